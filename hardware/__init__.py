@@ -1,0 +1,1 @@
+"""Real arms behind the Robot door, teleoperation devices and the arms' descriptions."""

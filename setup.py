@@ -1,0 +1,20 @@
+from glob import glob
+
+from setuptools import find_packages, setup
+
+setup(
+    name="vla_rl",
+    version="0.1.0",
+    packages=find_packages(include=["vla_rl*"]),
+    package_data={"vla_rl": ["**/*.yaml", "**/*.json", "**/*.safetensors", "**/*.md", "**/*.html", "**/*.xml"]},
+    data_files=[
+        ("share/ament_index/resource_index/packages", ["resource/vla_rl"]),
+        ("share/vla_rl", ["package.xml"]),
+        ("share/vla_rl/launch", glob("launch/*.launch.py")),
+    ],
+    python_requires=">=3.12",
+    install_requires=["numpy", "pyyaml"],
+    license="Apache-2.0",
+    description="A robot learning stack with ROS 2 integration",
+    entry_points={"console_scripts": ["vla-rl = vla_rl.cli:main"]},
+)

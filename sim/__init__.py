@@ -1,0 +1,1 @@
+"""MuJoCo worlds, tasks, scripted experts and Gymnasium environments of the SO-101 tabletop."""
