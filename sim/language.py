@@ -1,7 +1,7 @@
 """How the tasks are put into words: training phrasings, and held-out ones that recombine the same words.
 
 Slots: `object` is the named thing with its colour ("red cube"), `goal` where it goes ("blue bin"). Every word of a
-held-out phrasing occurs in the training phrasings, so that a text encoder trained from scratch has seen it, never the sentence.
+held-out phrasing occurs in the training ones: a text encoder trained from scratch knows the words, not the sentence.
 """
 
 from __future__ import annotations
@@ -10,8 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-
-COLOURS = ("red", "green", "blue", "yellow")
 
 
 @dataclass(frozen=True)

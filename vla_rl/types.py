@@ -10,6 +10,7 @@ import enum
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -321,6 +322,7 @@ class RobotSpec:
             tuple(self.to_lerobot(self.high).tolist()),
         )
 
+    @cached_property
     def _affine(self) -> tuple[Array, Array]:
         """Scale and shift, (J,) each, with lerobot = scale * rad + shift."""
         scale = [100.0 / (j.high - j.low) if j.lerobot_unit == "percent" else math.degrees(1.0) for j in self.joints]
@@ -332,12 +334,12 @@ class RobotSpec:
 
     def to_lerobot(self, joints: Array) -> Array:
         """Radians (..., J) to LeRobot's units (..., J): degrees, gripper 0..100."""
-        scale, shift = self._affine()
+        scale, shift = self._affine
         return np.asarray(joints, dtype=np.float64) * scale + shift
 
     def from_lerobot(self, values: Array) -> Array:
         """LeRobot's units (..., J) to radians (..., J)."""
-        scale, shift = self._affine()
+        scale, shift = self._affine
         return (np.asarray(values, dtype=np.float64) - shift) / scale
 
     def to_dict(self) -> dict[str, Any]:

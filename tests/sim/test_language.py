@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vla_rl.sim.language import COLOURS, PHRASINGS, phrase, phrasings
+from vla_rl.sim.language import PHRASINGS, phrase, phrasings
 
 TASKS = ("lift", "place", "push", "stack", "button", "drawer")
 SLOTS = {
@@ -61,7 +61,3 @@ def test_every_phrasing_is_used_and_the_same_generator_says_the_same(task):
 def test_an_unknown_task_is_refused_by_name_with_the_alternatives():
     with pytest.raises(ValueError, match="'juggle'; there are: lift, place"):
         phrase("juggle", {}, np.random.default_rng(0))
-
-
-def test_the_colours_are_four():
-    assert COLOURS == ("red", "green", "blue", "yellow")

@@ -1,0 +1,87 @@
+"""Cameras: pictures of a world, one renderer for all of them, closed when done."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+import mujoco
+import numpy as np
+
+from vla_rl.types import Array, Image
+
+OUT_OF_VIEW = 2.0
+VIEW_LIMIT = 1.5
+NEAREST = 1e-6
+
+
+class RenderingError(RuntimeError):
+    """There is no way to draw on this machine."""
+
+
+class Cameras:
+    """Renders the cameras of a model at one size. Close it: a renderer that lingers spoils the next one's pixels.
+
+    Args:
+        model: the compiled scene.
+        size: height and width [pixels].
+        shadows: draw shadows.
+
+    Raises:
+        RenderingError: no OpenGL context can be made, in one line.
+    """
+
+    def __init__(self, model: mujoco.MjModel, size: tuple[int, int], shadows: bool = False) -> None:
+        self.size = size
+        model.vis.global_.offheight = max(model.vis.global_.offheight, size[0])
+        model.vis.global_.offwidth = max(model.vis.global_.offwidth, size[1])
+        self._renderer = _renderer(model, size)
+        self._finalizer = weakref.finalize(self, self._renderer.close)
+        flags = self._renderer.scene.flags
+        flags[mujoco.mjtRndFlag.mjRND_SHADOW] = shadows
+        for flag in (mujoco.mjtRndFlag.mjRND_REFLECTION, mujoco.mjtRndFlag.mjRND_SKYBOX, mujoco.mjtRndFlag.mjRND_HAZE):
+            flags[flag] = False
+
+    def render(self, data: mujoco.MjData, camera: str) -> Image:
+        """What a camera sees, (H, W, 3) uint8 RGB."""
+        self._renderer.update_scene(data, camera)
+        return self._renderer.render()
+
+    def close(self) -> None:
+        """Free the OpenGL context."""
+        self._finalizer()
+
+
+def _renderer(model: mujoco.MjModel, size: tuple[int, int]) -> Any:
+    """MuJoCo's renderer, or one line on why there is none."""
+    try:
+        return mujoco.Renderer(model, *size, max_geom=256)
+    except Exception as error:
+        raise RenderingError(
+            f"cannot render: {str(error).splitlines()[0] if str(error) else type(error).__name__}; "
+            "set MUJOCO_GL=egl and install libegl1 and libgl1-mesa-dri (vla-rl doctor checks both)"
+        ) from error
+
+
+class Projection:
+    """Where points appear in every camera, in coordinates that run from -1 to 1 left to right and top to bottom.
+
+    Args:
+        model: the compiled scene.
+        data: where it is now; its arrays are read at every call.
+        aspect: width over height of the pictures.
+    """
+
+    def __init__(self, model: mujoco.MjModel, data: mujoco.MjData, aspect: float) -> None:
+        half = np.tan(np.radians(model.cam_fovy) / 2)
+        self._scale = np.stack([1 / (half * aspect), -1 / half], axis=-1)[:, None, :]
+        self._eyes, self._axes = data.cam_xpos[:, None], data.cam_xmat.reshape(-1, 3, 3)
+
+    def __call__(self, points: Array) -> Array:
+        """Project points (N, 3) [m], (C, N, 2); 2.0 where out of view or behind the camera."""
+        local = (points - self._eyes) @ self._axes
+        depth = -local[..., 2:]
+        pixels = local[..., :2] * (self._scale / np.maximum(depth, NEAREST))
+        hidden = (np.abs(pixels) > VIEW_LIMIT).any(axis=-1) | (depth[..., 0] <= NEAREST)
+        pixels[hidden] = OUT_OF_VIEW
+        return pixels

@@ -1,0 +1,134 @@
+"""Store to LeRobotDataset v3: nothing is lost on the way, and LeRobot's own tools read the result."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sample_episodes import JOINTS, TASKS, columns, fill
+
+from vla_rl.data.cache import build
+from vla_rl.data.lerobot import OutputExistsError, export
+from vla_rl.record.durable import LockedError, locked
+from vla_rl.record.store import EpisodeStore
+
+SCRIPTS = Path(sys.executable).parent
+
+
+def psnr(a: np.ndarray, b: np.ndarray) -> float:
+    return float(10 * np.log10(255**2 / max(1e-9, np.mean((a.astype(float) - b) ** 2))))
+
+
+def files(root: Path) -> dict[str, tuple[int, int]]:
+    return {str(p): (p.stat().st_size, p.stat().st_mtime_ns) for p in sorted(root.rglob("*")) if p.is_file()}
+
+
+@pytest.mark.parametrize("kind", ["png", "video"])
+def test_store_to_lerobot_to_cache_keeps_every_number_and_image(
+    kind: str, store: Path, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    cache = build(request.getfixturevalue(f"{kind}_set"), tmp_path, size=None)
+    for number, (written, meta) in enumerate(EpisodeStore(store, readonly=True)):
+        rows = slice(cache.starts[number], cache.starts[number + 1])
+        for name, values in written.items():
+            if name not in cache.images:
+                assert np.array_equal(cache.columns[name][rows], values), name
+                assert cache.columns[name].dtype == values.dtype, name
+            elif kind == "png":
+                assert np.array_equal(cache.images[name][rows], values)
+            else:
+                assert psnr(cache.images[name][rows], values) > 42
+        assert meta.items() <= cache.episodes[number].items()
+    assert len(cache) == sum(len(c["action"]) for c, _ in EpisodeStore(store, readonly=True))
+    assert cache.names["action"] == JOINTS
+
+
+@pytest.mark.parametrize("kind", ["png", "video"])
+def test_lerobot_reads_it_at_random(kind: str, request: pytest.FixtureRequest) -> None:
+    from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+    root = request.getfixturevalue(f"{kind}_set")
+    dataset = LeRobotDataset(
+        "local/set", root=root, video_backend="pyav", delta_timestamps={"action": [k / 30 for k in range(4)]}
+    )
+    lengths = [12 + 3 * n for n in range(5)]
+    assert (dataset.num_episodes, dataset.num_frames, dataset.fps) == (5, sum(lengths), 30)
+    for number, frame in [(4, 20), (0, 11), (2, 3), (3, 0)]:
+        item, written = dataset[sum(lengths[:number]) + frame], columns(number, lengths[number])
+        assert item["task"] == TASKS[number % 2]
+        assert item["stamp_ns"].item() == written["stamp_ns"][frame]
+        assert item["next.truncated"].item() == written["next.truncated"][frame]
+        chunk = written["action"][np.minimum(np.arange(frame, frame + 4), lengths[number] - 1)]
+        assert np.array_equal(item["action"].numpy(), chunk)
+        image = (item["observation.images.front"].numpy() * 255).round().transpose(1, 2, 0)
+        assert psnr(image, written["observation.images.front"][frame]) > (90 if kind == "png" else 42)
+
+
+def test_lerobot_dataset_viz_reads_it(png_set: Path, tmp_path: Path) -> None:
+    command = [str(SCRIPTS / "lerobot-dataset-viz"), "--repo-id", "local/set", "--root", str(png_set)]
+    command += ["--episode-index", "1", "--save", "1", "--output-dir", str(tmp_path), "--num-workers", "0"]
+    done = subprocess.run(
+        command, env=os.environ | {"HF_HUB_OFFLINE": "1"}, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert [p.stat().st_size > 1000 for p in tmp_path.glob("*.rrd")] == [True]
+
+
+def test_exporting_twice_changes_nothing(store: Path, png_set: Path) -> None:
+    before = files(png_set)
+    assert export(store, png_set) == png_set
+    assert files(png_set) == before
+
+
+def test_a_longer_store_replaces_the_set(tmp_path: Path) -> None:
+    fill(tmp_path / "episodes", 2)
+    told: list[tuple[int, int]] = []
+    export(tmp_path / "episodes", tmp_path / "set", progress=lambda done, total: told.append((done, total)))
+    assert told == [(1, 2), (2, 2)]
+    fill(tmp_path / "episodes", 1, first=2)
+    export(tmp_path / "episodes", tmp_path / "set")
+    assert len(build(tmp_path / "set", tmp_path / "cache", 8).episodes) == 3
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["cache", "episodes", "set"]
+
+
+KILLED = """
+import os, sys
+from vla_rl.data.lerobot import export
+export(sys.argv[1], sys.argv[2], progress=lambda done, total: os.kill(os.getpid(), 9) if done == 2 else None)
+"""
+
+
+def test_a_killed_export_leaves_no_half_of_a_set_and_the_next_one_makes_it(store: Path, tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", KILLED, str(store), str(tmp_path / "set")], capture_output=True)
+    assert done.returncode == -signal.SIGKILL
+    assert not (tmp_path / "set").exists()
+    export(store, tmp_path / "set")
+    assert len(build(tmp_path / "set", tmp_path / "cache", 8).episodes) == 5
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["cache", "set"]
+
+
+def test_a_folder_with_something_else_is_refused(store: Path, png_set: Path, tmp_path: Path) -> None:
+    (tmp_path / "letter.txt").write_text("dear")
+    with pytest.raises(OutputExistsError, match="something else"):
+        export(store, tmp_path)
+    other = fill(tmp_path / "other", 1)
+    with pytest.raises(OutputExistsError, match="another episode store"):
+        export(other, png_set)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["letter.txt", "other"]
+
+
+def test_two_exports_to_one_place_do_not_mix(store: Path, tmp_path: Path) -> None:
+    (tmp_path / "set.exporting").mkdir()
+    with locked(tmp_path / "set.exporting/.lock", "it"), pytest.raises(LockedError, match="another process"):
+        export(store, tmp_path / "set")
+
+
+def test_an_empty_store_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "episodes").mkdir()
+    with pytest.raises(ValueError, match="no finished episode"):
+        export(tmp_path / "episodes", tmp_path / "set")

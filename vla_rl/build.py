@@ -1,0 +1,264 @@
+"""Names to objects: environments, policies, data sets. The only module that imports sim and hardware, and only when asked."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vla_rl.rollout.learned import Plan
+    from vla_rl.rollout.play import Actor, Player
+    from vla_rl.rollout.world import World
+
+SCRIPTED = ("expert", "clumsy", "random")
+LEVELS = ("none", "train", "positions", "looks")
+CAMERAS = ("front", "wrist")
+PHRASINGS = ("train", "unseen")
+_FOREIGN = "gymnasium:"
+
+
+@dataclass(frozen=True)
+class EnvConfig:
+    """Which environment, without having made it: picklable and JSON-ready.
+
+    Attributes:
+        env: empty for our own tasks, else `gymnasium:<module>:<id>`.
+        kwargs: further arguments of `gymnasium.make`.
+        randomisation, phrasings, image_size, cameras: of our own tasks.
+        instruction: what to do, for environments that do not say; empty asks the environment.
+        max_steps: cut episodes here; 0 leaves it to the environment.
+    """
+
+    env: str = ""
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    randomisation: str = "train"
+    phrasings: str = "train"
+    image_size: int = 96
+    cameras: tuple[str, ...] = CAMERAS
+    instruction: str = ""
+    max_steps: int = 0
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a name that does not exist, with those that do."""
+        _choose("randomisation", self.randomisation, LEVELS)
+        _choose("phrasings", self.phrasings, PHRASINGS)
+        for camera in self.cameras:
+            _choose("camera", camera, CAMERAS)
+        if self.image_size < 16:
+            raise ValueError(f"--image-size {self.image_size} is too small; it must be at least 16")
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready form."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class PolicyConfig:
+    """Who acts.
+
+    Attributes:
+        name: expert, clumsy, random, or a checkpoint folder (ours or any LeRobot policy's).
+        noise: execution noise of scripted experts, arm joints [rad].
+        plan: how a learned policy's chunks are chosen and executed; None takes its defaults.
+        device: "auto", "cpu" or "cuda".
+    """
+
+    name: str
+    noise: float = 0.0
+    plan: Plan | None = None
+    device: str = "auto"
+
+
+def _choose(what: str, name: str, known: tuple[str, ...] | list[str]) -> str:
+    if name not in known:
+        raise ValueError(f"unknown {what} '{name}'; there are: {', '.join(known)}")
+    return name
+
+
+def task_names() -> list[str]:
+    """Names of our own tasks."""
+    from vla_rl.sim.tasks import TASKS
+
+    return list(TASKS)
+
+
+def tasks(text: str, env: str = "") -> tuple[str, ...]:
+    """Task names from a command line: `lift`, `lift,place` or `all`; another environment is its own one task.
+
+    Raises:
+        ValueError: an unknown name; the message lists those that exist.
+    """
+    if env:
+        if not env.startswith(_FOREIGN) or env.count(":") < 2:
+            raise ValueError(f"--env '{env}' must read gymnasium:<module>:<id>, gymnasium:gym_pusht:gym_pusht/PushT-v0 for one")
+        return (env.split(":", 2)[2],)
+    known = task_names()
+    names = tuple(known) if text == "all" else tuple(name.strip() for name in text.split(",") if name.strip())
+    for name in names:
+        _choose("task", name, [*known, "all"])
+    if not names:
+        raise ValueError(f"no task given; there are: {', '.join(known)}, all")
+    return names
+
+
+def make_world(config: EnvConfig, task: str) -> World:
+    """The environment of one task.
+
+    Raises:
+        ValueError: module, id or arguments do not fit; the message says what exists.
+    """
+    import gymnasium
+
+    from vla_rl.rollout.world import World
+
+    if config.env:
+        env = _make_foreign(config)
+    else:
+        os.environ.setdefault("MUJOCO_GL", "egl")
+        importlib.import_module("vla_rl.sim")
+        own = {k: getattr(config, k) for k in ("randomisation", "phrasings", "image_size", "cameras")}
+        identifier = f"vla_rl/{task.capitalize()}-v0"
+        env = gymnasium.make(identifier, disable_env_checker=True, **own, **config.kwargs)
+    return World(env, task, config.instruction, config.max_steps)
+
+
+def _make_foreign(config: EnvConfig) -> Any:
+    import gymnasium
+
+    _, module, identifier = config.env.split(":", 2)
+    before = set(gymnasium.registry)
+    try:
+        importlib.import_module(module)
+    except ImportError as error:
+        raise ValueError(f"--env: no module '{module}' in this environment ({error}); install its package") from error
+    if identifier not in gymnasium.registry:
+        added = sorted(i for i in gymnasium.registry if i not in before or i.startswith(module))
+        raise ValueError(f"--env: {module} registers no '{identifier}'; there are: {', '.join(added) or 'none'}")
+    try:
+        return gymnasium.make(identifier, disable_env_checker=True, **config.kwargs)
+    except TypeError as error:
+        raise ValueError(f"--env-kwargs {json.dumps(dict(config.kwargs))} do not fit '{identifier}': {error}") from error
+
+
+def shipped() -> dict[str, Path]:
+    """Checkpoints that come with the package: name to folder."""
+    root = Path(str(files("vla_rl") / "policy" / "checkpoints"))
+    return {path.parent.name: path.parent for path in sorted(root.glob("*/config.json"))}
+
+
+def policy_names() -> list[str]:
+    """Everything that `--policy` knows by name."""
+    return [*SCRIPTED, *shipped()]
+
+
+def check_policy(name: str) -> str:
+    """The policy's canonical name: a script's name, or the checkpoint folder that a name or path means.
+
+    Raises:
+        ValueError: none of them.
+    """
+    if name in SCRIPTED:
+        return name
+    known = shipped()
+    if name not in known and not Path(name).is_dir():
+        raise ValueError(f"no policy '{name}'; there are: {', '.join(policy_names())}, or give a checkpoint folder")
+    from vla_rl.learn.checkpoint import resolve
+
+    return str(resolve(known.get(name, name)))
+
+
+def plan(policy: str, steps_per_chunk: int, ensemble: str, candidates: int, selector: str) -> Plan | None:
+    """How chunks are chosen and executed; None for a script, which has no chunks.
+
+    Raises:
+        ValueError: a choice that does not exist, or chunks asked of a script.
+    """
+    if policy not in SCRIPTED:
+        from vla_rl.rollout.learned import Plan
+
+        return Plan(steps_per_chunk, ensemble, candidates, selector)
+    if (steps_per_chunk, ensemble, candidates, selector) != (0, "none", 1, "first"):
+        raise ValueError(f"'{policy}' has no chunks: leave out --steps-per-chunk, --ensemble, --candidates and --selector")
+    return None
+
+
+def fingerprint(policy: str) -> str:
+    """SHA-256 of a checkpoint's weights, empty for a script: whether two results are of one policy."""
+    weights = Path(policy) / "model.safetensors"
+    if policy in SCRIPTED or not weights.is_file():
+        return ""
+    with weights.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fit_env(config: EnvConfig, policy: str) -> EnvConfig:
+    """The environment as a checkpoint wants to see it: our own tasks take its cameras and image size."""
+    if config.env or policy in SCRIPTED:
+        return config
+    from vla_rl.rollout.learned import read_config
+
+    features = read_config(policy).get("input_features") or {}
+    images = {k.removeprefix("observation.images."): f["shape"] for k, f in features.items() if "image" in k}
+    missing = sorted(set(images) - set(CAMERAS))
+    if missing:
+        raise ValueError(f"{policy} wants the cameras {', '.join(missing)}; the tasks have: {', '.join(CAMERAS)}")
+    size = max((shape[-1] for shape in images.values()), default=config.image_size)
+    return EnvConfig(**{**asdict(config), "cameras": tuple(c for c in CAMERAS if c in images), "image_size": size})
+
+
+def make_actor(config: PolicyConfig) -> Actor:
+    """The actor of a policy's name.
+
+    Raises:
+        ValueError: no such policy, or a checkpoint that can not be loaded.
+    """
+    from vla_rl.rollout.actors import ExpertActor, RandomActor
+
+    if config.name == "random":
+        return RandomActor()
+    if config.name in SCRIPTED:
+        return ExpertActor(clumsy=config.name == "clumsy", noise=config.noise)
+    from vla_rl.rollout.learned import Plan, load_actor
+
+    return load_actor(config.name, config.plan or Plan(), config.device)
+
+
+def make_player(env: EnvConfig, policy: PolicyConfig, threads: int = 0) -> Player:
+    """A player of these episodes.
+
+    Args:
+        env: where.
+        policy: who.
+        threads: torch threads of this process; 0 leaves them.
+    """
+    from vla_rl.rollout.play import Player
+
+    if threads and policy.name not in SCRIPTED:
+        import torch
+
+        torch.set_num_threads(threads)
+    return Player(partial(make_world, env), make_actor(policy))
+
+
+def dataset_root(path: str | Path) -> Path:
+    """The LeRobotDataset meant by a path: itself, or the one inside a collection.
+
+    Raises:
+        ValueError: neither.
+    """
+    root = Path(path)
+    for candidate in (root, root / "dataset"):
+        if (candidate / "meta" / "info.json").is_file():
+            return candidate
+    hint = "; its collection was interrupted: run the same collect command again" if (root / "episodes").is_dir() else ""
+    raise ValueError(f"no data set in {root}: there is no meta/info.json{hint}")
+
+

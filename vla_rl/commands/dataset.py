@@ -1,0 +1,87 @@
+"""Look at, check or export a data set.
+
+  vla-rl dataset info DIR       what is in it
+  vla-rl dataset check DIR      everything that is wrong with it; status 1 where anything is
+  vla-rl dataset export DIR     make a collection's episodes a LeRobotDataset v3 (collect does it by itself)
+
+DIR is a LeRobotDataset v3 or the folder of a collection. Any LeRobotDataset v3 will do, whoever wrote it.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from vla_rl import build
+from vla_rl.commands import Result
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """`info`, `check` and `export`."""
+    subparsers = parser.add_subparsers(dest="action", required=True, metavar="info|check|export")
+    info = subparsers.add_parser("info", help="what is in it")
+    info.add_argument("dir", metavar="DIR")
+    check = subparsers.add_parser("check", help="everything that is wrong with it")
+    check.add_argument("dir", metavar="DIR")
+    check.add_argument("--fps", type=float, help="the rate it must have")
+    check.add_argument("--robot", default="", help="arm whose joint names and order it must have: so101")
+    export = subparsers.add_parser("export", help="a collection's episodes to LeRobotDataset v3")
+    export.add_argument("dir", metavar="DIR")
+    export.add_argument("--out", default="", help="the data set's folder (default DIR/dataset)")
+    export.add_argument("--images", default="png", choices=("png", "video"), help="how images are kept (default png)")
+
+
+def run(args: argparse.Namespace) -> Result:
+    """Do what `action` says."""
+    actions = {"info": _info, "check": _check, "export": _export}
+    return actions[args.action](args)
+
+
+def _info(args: argparse.Namespace) -> Result:
+    from vla_rl.data.inspect import info
+
+    found = info(build.dataset_root(args.dir))
+    print("\n".join(_lines(found)))
+    return Result(found)
+
+
+def _lines(found: dict[str, Any]) -> list[str]:
+    """A summary for people."""
+    outcomes = ", ".join(f"{count} {name}" for name, count in sorted(found["outcomes"].items()))
+    cameras = ", ".join(f"{name} {'x'.join(map(str, shape[:2]))}" for name, shape in found["cameras"].items())
+    tasks = found["tasks"]
+    return [
+        f"{found['root']}: {found['robot_type'] or 'unknown robot'}, {found['fps']:g} fps, {found['bytes'] / 1e6:.1f} MB",
+        f"{found['episodes']} episodes ({outcomes}), {found['frames']} frames, {found['seconds']:.0f} s",
+        f"cameras: {cameras or 'none'}",
+        *(f"{name}: {f['dtype']} {f['shape']}" for name, f in found["features"].items() if name not in found["cameras"]),
+        f"{len(tasks)} instructions: {'; '.join(tasks[:5])}{' ...' if len(tasks) > 5 else ''}",
+    ]
+
+
+def _check(args: argparse.Namespace) -> Result:
+    from vla_rl.data.inspect import check
+
+    names = None
+    if args.robot:
+        from vla_rl.robot import arm_spec
+
+        names = arm_spec(args.robot).lerobot_action_spec.names
+    root = build.dataset_root(args.dir)
+    problems = check(root, fps=args.fps, joint_names=names)
+    print("\n".join(problems) or f"{root}: no problem found")
+    return Result({"dataset": str(root), "problems": problems}, 1 if problems else 0)
+
+
+def _export(args: argparse.Namespace) -> Result:
+    from vla_rl.commands.progress import Bar
+    from vla_rl.data.lerobot import export
+    from vla_rl.record.store import EpisodeStore
+
+    root = Path(args.dir)
+    store = root / "episodes" if (root / "episodes").is_dir() else root
+    with Bar("export", len(EpisodeStore(store, readonly=True))) as bar:
+        out = export(store, args.out or root / "dataset", images=args.images, progress=lambda done, _: bar.update(done))
+    print(f"{out}")
+    return Result({"dataset": str(out)})

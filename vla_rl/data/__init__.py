@@ -1,0 +1,1 @@
+"""Episodes to batches: LeRobotDataset v3 in and out, the decoded cache, chunk windows."""

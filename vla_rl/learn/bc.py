@@ -1,0 +1,264 @@
+"""Behaviour cloning: demonstrations to a VLAPolicy. `train_bc` is `vla-rl train bc`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lerobot.configs import FeatureType, PolicyFeature
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from vla_rl.data.cache import FrameCache, build
+from vla_rl.data.chunks import ChunkDataset
+from vla_rl.data.sampler import ChunkSampler
+from vla_rl.learn.augment import Augmentation
+from vla_rl.learn.checkpoint import Checkpoint, CheckpointError, CheckpointStore
+from vla_rl.learn.config import BCConfig
+from vla_rl.learn.feed import step_seed
+from vla_rl.learn.run import check_out
+from vla_rl.learn.train import Training, make_accelerator
+from vla_rl.policy.configuration_vla_rl import VLAConfig
+from vla_rl.policy.modeling_vla_rl import VLAPolicy
+from vla_rl.policy.normalize import Stats, compute_stats
+from vla_rl.policy.processor_vla_rl import make_vla_rl_pre_post_processors
+from vla_rl.policy.words import tokenize
+
+STATE = "observation.state"
+AUGMENT, HOLDOUT = 1, 2  # streams of `step_seed`
+
+
+def train_bc(config: BCConfig, progress: bool = True) -> dict[str, Any]:
+    """Train a policy, or go on training one.
+
+    Args:
+        config: the whole run.
+        progress: whether to show a bar, or lines where there is no terminal.
+
+    Returns:
+        JSON-ready: `stopped` ("done" or "interrupted"), `steps`, `checkpoint` (a LeRobot policy folder), `steps_per_s` ...
+
+    Raises:
+        ValueError: data, config, --out or the checkpoint cannot be used; or the loss diverged (`Diverged`), and then the
+            last good weights are saved.
+        OSError: no room for the data cache or the last checkpoint.
+    """
+    out = Path(config.out)
+    check_out(out, config)
+    accelerator = make_accelerator(config)
+    store = CheckpointStore(out / "checkpoints", warn=lambda line: print(f"vla-rl train: {line}", file=sys.stderr))
+    checkpoint = store.newest() if config.resume else None
+    with accelerator.main_process_first():
+        caches = [build(root, config.cache or None, config.image_size or None) for root in config.data]
+    learner = BehaviourCloning(config, caches, checkpoint, accelerator.device, accelerator.process_index, accelerator.num_processes)
+    return Training(config, learner, out, accelerator, checkpoint, progress).run()
+
+
+class _Loss(nn.Module):
+    """A policy whose call is its loss, so that wrappers of `forward` (several processes, compilation) wrap training."""
+
+    def __init__(self, policy: VLAPolicy) -> None:
+        super().__init__()
+        self.policy = policy
+
+    def forward(self, batch: Mapping[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
+        return self.policy.loss(batch)
+
+
+class BehaviourCloning:
+    """Imitate the actions of a data set, given images, state and words."""
+
+    def __init__(
+        self,
+        config: BCConfig,
+        caches: Sequence[FrameCache],
+        checkpoint: Checkpoint | None = None,
+        device: torch.device = torch.device("cpu"),  # noqa: B008
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        """Make the policy, or load it from `checkpoint`.
+
+        Args:
+            config: of the run.
+            caches: decoded data sets.
+            checkpoint: where to go on from.
+            device: of the model and its batches.
+            rank: which process of
+            world: this many; each takes its slice of every batch.
+        """
+        self.config, self.device, self.rank, self.world = config, device, rank, world
+        resident = _resident(config.on_device, caches, device)
+        self.data = ChunkDataset(
+            caches,
+            config.horizon,
+            int(_overrides(config).get("n_obs_steps", 1)),
+            config.action,
+            keep=lambda episode: not _excluded(episode, config.exclude),
+            device=device if resident else None,
+        )
+        self.held = _held_out(self.data, config.holdout, config.seed)
+        weights = self.data.weights(config.decision_s, config.decision_share or None, config.balance or None)
+        self.sampler = ChunkSampler(np.where(self.held, 0.0, weights), config.batch * world, config.seed)
+        self.policy = (_load(checkpoint, self.data, config) if checkpoint else self._new(caches)).to(device)
+        self.model = _Loss(self.policy)
+        texts = (*self.data.tasks, "")
+        self.text_index = {text: i for i, text in enumerate(texts)}
+        self.words = tokenize(texts) if config.backbone == "tiny" else None
+        self.augmentation = Augmentation(config.brightness, config.contrast, config.saturation, config.shift)
+
+    def _new(self, caches: Sequence[FrameCache]) -> VLAPolicy:
+        torch.manual_seed(step_seed(self.config.seed, 0))
+        config = policy_config(self.data, self.config)
+        numbers = ChunkDataset(
+            caches, self.config.horizon, 1, self.config.action,
+            cameras=(), keep=lambda episode: not _excluded(episode, self.config.exclude),
+        )  # fmt: skip
+        return VLAPolicy(config, stats=_statistics(numbers, np.flatnonzero(~self.held), config.relative_mask))
+
+    def batch(self, step: int) -> dict[str, Any]:
+        """The augmented batch of a step, a pure function of it."""
+        batch = self._on_device(self._with_tokens(self.data.batch(self._indices(step))))
+        chance = torch.Generator(self.device).manual_seed(step_seed(self.config.seed, step, self.rank, AUGMENT))
+        return self.augmentation(batch, chance)
+
+    def _with_tokens(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Words as tensors of one size where the backbone takes them: nothing to do each step, nothing to recompile."""
+        if self.words is None:
+            return batch
+        texts = batch.pop("task")
+        return {**batch, "task_tokens": self.words[[self.text_index[text] for text in texts]]}
+
+    def _indices(self, step: int) -> NDArray[np.int64]:
+        return self.sampler.indices(step)[self.rank :: self.world]
+
+    def _on_device(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        if self.device.type == "cpu":
+            return dict(batch)
+        return {
+            k: v.pin_memory().to(self.device, non_blocking=True) if isinstance(v, Tensor) and v.device.type == "cpu" else v
+            for k, v in batch.items()
+        }
+
+    def describe(self, step: int) -> str:
+        """The data set positions and episodes of a step's batch."""
+        places = [self.data.describe(int(i)) for i in self._indices(step)[:3]]
+        return f"{'; '.join(places)}; and {len(self._indices(step)) - len(places)} more"
+
+    @torch.no_grad()
+    def score(self) -> float | None:
+        """Loss on up to 8 fixed batches of the held-out episodes; None where none are held out."""
+        if not self.held.any():
+            return None
+        rng = np.random.default_rng((self.config.seed, HOLDOUT))
+        chosen = rng.choice(np.flatnonzero(self.held), (8, self.config.batch))
+        torch.manual_seed(step_seed(self.config.seed, 0, stream=HOLDOUT))
+        self.policy.eval()
+        return float(np.mean([float(self.policy.loss(self._on_device(self.data.batch(c)))[0]) for c in chosen]))
+
+    def save(self, folder: Path) -> None:
+        """Write a LeRobot policy folder: config.json, model.safetensors and the processors."""
+        self.policy.save_pretrained(folder)
+        for processor in make_vla_rl_pre_post_processors(self.policy.config):
+            processor.save_pretrained(folder)
+
+    def facts(self) -> dict[str, Any]:
+        """Which data, how much of it, and what was held out."""
+        return {
+            "folders": list(self.config.data),
+            "episodes": len(self.data.episodes),
+            "frames": len(self.data),
+            "held_out_frames": int(self.held.sum()),
+            "fps": self.data.fps,
+            "cameras": self.data.cameras,
+            "instructions": len(self.data.tasks),
+        }
+
+
+def policy_config(data: ChunkDataset, config: BCConfig) -> VLAConfig:
+    """The config of a policy for a data set: its features, names, rate and action spec, and what the run overrides.
+
+    Raises:
+        ValueError: an override names no field of the policy's config; the message lists those that exist.
+    """
+    inputs = {
+        camera: PolicyFeature(type=FeatureType.VISUAL, shape=(3, *size)) for camera, size in data.image_shapes.items()
+    }
+    for name in data.observations:
+        kind = FeatureType.STATE if name == STATE else FeatureType.ENV
+        inputs[name] = PolicyFeature(type=kind, shape=tuple(data.column(name).shape[1:]))
+    fields: dict[str, Any] = {
+        "input_features": inputs,
+        "output_features": {"action": PolicyFeature(type=FeatureType.ACTION, shape=(data.action_dim,))},
+        "fps": data.fps,
+        "state_names": list(data.names.get(STATE, [])),
+        "action_spec": dict(data.action_spec) or None,
+        "horizon": config.horizon,
+        "n_action_steps": min(VLAConfig.n_action_steps, config.horizon),
+        "backbone": config.backbone,
+        "head": config.head,
+        "push_to_hub": False,
+    }
+    return VLAConfig(**fields | _overrides(config))
+
+
+def _overrides(config: BCConfig) -> dict[str, Any]:
+    """`--policy key=value ...` as fields of VLAConfig; values are JSON, or else text."""
+    names = {f.name for f in dataclasses.fields(VLAConfig)}
+    fields: dict[str, Any] = {}
+    for text in config.policy:
+        key, found, value = text.partition("=")
+        if not found or key not in names:
+            raise ValueError(f"--policy {text}: expected key=value with a key of: {', '.join(sorted(names))}")
+        try:
+            fields[key] = json.loads(value)
+        except json.JSONDecodeError:
+            fields[key] = value
+    return fields
+
+
+def _statistics(numbers: ChunkDataset, rows: NDArray[np.int64], relative: Sequence[bool]) -> Stats:
+    """Statistics of the rows that are trained on; `numbers` has one frame an observation and no cameras."""
+    batch = numbers.batch(rows)
+    state = batch[STATE].numpy() if STATE in batch else None
+    return compute_stats(state, batch["action"].numpy(), batch["action_is_pad"].numpy(), relative)
+
+
+def _load(checkpoint: Checkpoint, data: ChunkDataset, config: BCConfig) -> VLAPolicy:
+    """The policy of a checkpoint, held against the data.
+
+    Raises:
+        CheckpointError: they differ in features, rate or names; the message lists both sides.
+    """
+    policy, expected = VLAPolicy.from_pretrained(checkpoint.path), policy_config(data, config)
+    for name in ("input_features", "output_features", "fps", "state_names", "action_spec"):
+        has, wants = getattr(policy.config, name), getattr(expected, name)
+        if has != wants:
+            raise CheckpointError(f"{checkpoint.path} and the data differ in {name}: {has} against {wants}")
+    return policy.train()
+
+
+def _excluded(episode: Mapping[str, Any], rules: Sequence[str]) -> bool:
+    """Whether an episode's task and instruction hold all words of one of the rules."""
+    words = f"{episode.get('task', '')} {episode.get('instruction', '')}".lower().split()
+    return any(set(rule.lower().split()) <= set(words) for rule in rules)
+
+
+def _held_out(data: ChunkDataset, share: float, seed: int) -> NDArray[np.bool_]:
+    """Which frames belong to held-out episodes, (len(data),): about `share` of the episodes, chosen by the seed."""
+    episodes = np.random.default_rng((seed, HOLDOUT)).random(len(data.episodes)) < share
+    return episodes[data.episode_of(np.arange(len(data)))]
+
+
+def _resident(setting: str, caches: Sequence[FrameCache], device: torch.device) -> bool:
+    """Whether the images are to lie in the device's memory: as told, or where they take less than half of what is free."""
+    if setting != "auto" or device.type != "cuda":
+        return setting == "on"
+    size = sum(image.nbytes for cache in caches for image in cache.images.values())
+    return size < torch.cuda.mem_get_info(device)[0] / 2

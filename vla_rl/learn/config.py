@@ -1,0 +1,128 @@
+"""BCConfig: everything a behaviour cloning run can be told. Imports nothing heavy, so that the command line stays fast."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+DEFAULT_STEPS = 10_000
+MAY_CHANGE = frozenset(
+    "data out resume steps minutes device threads prefetch compile checkpoint_interval keep log_interval "
+    "tensorboard wandb cache on_device".split()
+)
+
+
+@dataclass(frozen=True)
+class BCConfig:
+    """Behaviour cloning with a diffusion action head. Each field is a flag of `vla-rl train bc`."""
+
+    data: tuple[str, ...] = ()
+    """Folders of LeRobotDataset v3 sets to learn from, one or more."""
+    out: str = ""
+    """Folder of this run: checkpoints, logs, result.json."""
+    resume: bool = False
+    """Go on with the run that --out holds."""
+    steps: int | None = None
+    """Optimiser steps in all; 10000 where neither steps nor minutes are given."""
+    minutes: float | None = None
+    """Training time in all; the schedule follows the clock, so resuming is exact in weights but not bit for bit."""
+    batch: int = 64
+    """Samples a step and process."""
+    lr: float = 5e-4
+    """Peak learning rate of AdamW."""
+    warmup: int = 200
+    """Steps of linear warm-up before the cosine."""
+    weight_decay: float = 0.01
+    """Decay of matrices; biases, norms and embeddings of one dimension have none."""
+    grad_clip: float = 1.0
+    """Largest gradient norm, 0 for no clipping."""
+    ema: float = 0.999
+    """Decay of the averaged weights, which are the ones that are saved as the policy."""
+    seed: int = 0
+    """Seed of initial weights, sampling, augmentation and diffusion noise."""
+    horizon: int = 16
+    """Actions a chunk."""
+    image_size: int = 96
+    """Side of the training images [pixels], 0 for the data set's own size."""
+    backbone: str = "tiny"
+    """Vision-language backbone: tiny, or hf:<model id or folder>."""
+    head: str = "tiny"
+    """Size of the diffusion head: tiny, S, B or L."""
+    policy: tuple[str, ...] = ()
+    """More fields of the policy's config as key=value, for instance n_obs_steps=2."""
+    action: str = "action"
+    """Column to imitate: action (what was executed) or policy_action (the expert's clean target)."""
+    decision_share: float = 0.5
+    """Share of each batch drawn from an episode's first frames, where the words decide."""
+    decision_s: float = 0.5
+    """How long the choice takes from an episode's start [s]."""
+    balance: str = "task"
+    """Key of the episodes' meta whose values get equal shares of each batch, empty for none."""
+    exclude: tuple[str, ...] = ()
+    """Episodes to leave out: those whose instruction holds every one of these words, for instance 'yellow push'."""
+    holdout: float = 0.0
+    """Share of the episodes kept out of training; their loss is reported and decides which checkpoint is best."""
+    brightness: float = 0.15
+    """Image augmentation: relative change of brightness."""
+    contrast: float = 0.15
+    """Image augmentation: relative change of contrast."""
+    saturation: float = 0.15
+    """Image augmentation: relative change of saturation."""
+    shift: int = 0
+    """Image augmentation: shift in pixels; leave 0 for fixed cameras."""
+    bf16: str = "auto"
+    """Mixed precision: auto, on or off."""
+    device: str = "auto"
+    """auto, cpu or cuda; `accelerate launch` runs several processes."""
+    on_device: str = "auto"
+    """Whether the whole data set lies in the GPU's memory: auto, on or off."""
+    threads: int = 0
+    """Torch threads, 0 for torch's own choice."""
+    prefetch: int = 2
+    """Batches prepared ahead in a thread, 0 for none."""
+    compile: bool = False
+    """torch.compile the loss (CUDA graphs); slow first steps."""
+    checkpoint_interval: int = 1000
+    """Steps between checkpoints."""
+    keep: int = 3
+    """How many of the newest checkpoints to keep, beside the best."""
+    log_interval: int = 50
+    """Steps between lines of the log."""
+    bad_steps: int = 10
+    """Steps in a row with a loss or gradient that is not finite after which the run stops."""
+    tensorboard: bool = True
+    """Write TensorBoard scalars to OUT/tensorboard."""
+    wandb: str = ""
+    """Weights & Biases project to log to, empty for none."""
+    cache: str = ""
+    """Folder of the decoded cache, empty for the default beside the data set."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError, in one line, where a field cannot be."""
+        for name in ("batch", "horizon", "checkpoint_interval", "keep", "log_interval", "bad_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("lr", "minutes", "steps"):
+            if getattr(self, name) is not None and getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        for name in ("bf16", "on_device"):
+            if getattr(self, name) not in ("auto", "on", "off"):
+                raise ValueError(f"{name} must be auto, on or off, got '{getattr(self, name)}'")
+        for name in ("decision_share", "holdout"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
+
+    @property
+    def limit(self) -> int | None:
+        """Optimiser steps in all, None where only the clock ends the run."""
+        return self.steps if self.steps is not None or self.minutes is not None else DEFAULT_STEPS
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready form."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+    def differences(self, earlier: dict[str, Any]) -> list[str]:
+        """Fields that shape the result and differ from an earlier run's, as 'name: there, here' in words."""
+        here = self.to_dict()
+        names = [f.name for f in fields(self) if f.name not in MAY_CHANGE]
+        return [f"{n} was {earlier.get(n)}, now {here[n]}" for n in names if earlier.get(n) != here[n]]

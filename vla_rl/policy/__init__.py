@@ -1,0 +1,1 @@
+"""Observation to K candidate chunks: backbones, diffusion head, normaliser. A LeRobot policy of type `vla_rl`."""

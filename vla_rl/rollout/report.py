@@ -1,0 +1,124 @@
+"""Report: an evaluation as one self-contained HTML page with figures, plots and films."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from vla_rl.record.durable import whole_file
+from vla_rl.rollout import plots
+from vla_rl.rollout.evaluate import VIDEOS, film_name
+
+DASH = "–"
+
+
+def write(path: Path, result: Mapping[str, Any], command: str = "") -> None:
+    """Write the report of an evaluation's result; films are taken from `videos` beside it.
+
+    Args:
+        path: the HTML file; it is there whole or not at all.
+        result: what `evaluate` returned, with `compare` where two were compared.
+        command: how to get the same again.
+    """
+    with whole_file(path) as file:
+        file.write(render(result, path.parent / VIDEOS, command).encode())
+
+
+def render(result: Mapping[str, Any], videos: Path, command: str = "") -> str:
+    """The page's text. Instructions and names are escaped: whatever they hold, they stay text."""
+    from jinja2 import Environment
+
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string((files("vla_rl.rollout") / "report.html").read_text())
+    tasks = result.get("tasks") or {result["task"]: result}
+    pictures = [("success rate", plots.success_bars(tasks))]
+    pictures += [("cycle time", plots.cycle_times(result["per_episode"]))]
+    pictures += [("named and touched objects", plots.confusion(result["per_episode"]))]
+    return template.render(
+        title=f"Evaluation of {result.get('policy', 'a policy')}",
+        lead=_lead(result),
+        tiles=_tiles(result),
+        plots=[{"name": name, "source": source} for name, source in pictures if source],
+        rows=[_row(name, figures) for name, figures in tasks.items()],
+        comparison=_comparison(result.get("compare")),
+        groups=_groups(result, videos),
+        episodes=result["per_episode"],
+        command=command,
+    )
+
+
+def _lead(result: Mapping[str, Any]) -> str:
+    seeds = result["seeds"]
+    parts = [f"{result['episodes']} episodes", f"scenes {seeds[0]} to {seeds[-1]}"]
+    shown = {"randomisation": "randomisation", "phrasings": "phrasings", "ensemble": "ensemble", "selector": "selector"}
+    parts += [f"{label} {result[key]}" for key, label in shown.items() if result.get(key)]
+    return ", ".join(parts)
+
+
+def _tiles(result: Mapping[str, Any]) -> list[dict[str, str]]:
+    tiles = [_tile("Success", result["success_rate"], result["ci95"], f"{result['successes']} of {result['episodes']}")]
+    if said := result.get("language"):
+        tiles.append(_tile("Touches the named object first", said["accuracy"], said["ci95"], f"{said['right']} of {said['episodes']}"))
+    if pairs := result.get("pairs"):
+        tiles.append(_tile("Pairs: both objects right", pairs["accuracy"], pairs["ci95"], f"{pairs['right']} of {pairs['pairs']}"))
+    if result["cycle_time_s"] is not None:
+        note = f"mean of {result['successes']} successes"
+        tiles.append({"name": "Cycle time", "value": f"{result['cycle_time_s']:.1f} s", "note": note})
+    return tiles
+
+
+def _tile(name: str, rate: float, interval: list[float], counts: str) -> dict[str, str]:
+    return {"name": name, "value": f"{rate:.0%}", "note": f"{counts}, 95% interval {_interval(interval)}"}
+
+
+def _interval(ends: list[float]) -> str:
+    return f"{100 * ends[0]:.0f}{DASH}{100 * ends[1]:.0f}%"
+
+
+def _row(task: str, figures: Mapping[str, Any]) -> dict[str, Any]:
+    said, pairs, cycle = figures.get("language"), figures.get("pairs"), figures["cycle_time_s"]
+    return {
+        "task": task,
+        "episodes": figures["episodes"],
+        "successes": figures["successes"],
+        "rate": f"{figures['success_rate']:.0%}",
+        "interval": _interval(figures["ci95"]),
+        "language": f"{said['accuracy']:.0%}" if said else DASH,
+        "pairs": f"{pairs['right']} of {pairs['pairs']}" if pairs else DASH,
+        "cycle": f"{cycle:.1f} s" if cycle is not None else DASH,
+        "invalid": figures["invalid"],
+    }
+
+
+def _comparison(compared: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    if not compared:
+        return None
+    low, high = compared["ci95"]
+    shown = {"difference": f"{100 * compared['difference']:+.0f} points", "interval": f"{100 * low:+.0f} to {100 * high:+.0f}"}
+    return {**compared, **shown, "p_value": f"{compared['p_value']:.3g}"}
+
+
+def _groups(result: Mapping[str, Any], videos: Path) -> list[dict[str, Any]]:
+    """Films of every task, those that exist."""
+    groups: dict[str, list[dict[str, str]]] = {}
+    for record in result["per_episode"]:
+        path = videos / film_name(record)
+        if path.is_file():
+            groups.setdefault(record["task"], []).append(_film(record, path))
+    return [{"task": task, "films": films} for task, films in groups.items()]
+
+
+def _film(record: Mapping[str, Any], path: Path) -> dict[str, str]:
+    encoded = base64.b64encode(path.read_bytes()).decode()
+    note = f"{record['cycle_time_s']:.1f} s" if record["success"] else record["invalid"] or str(record["termination"])
+    if record["target"] and record["touched"] != record["target"]:
+        note += f", touched {record['touched'] or plots.NOTHING} first"
+    return {
+        "source": f"data:video/mp4;base64,{encoded}",
+        "instruction": record["instruction"],
+        "outcome": record["outcome"],
+        "note": note.replace("_", " "),
+    }
