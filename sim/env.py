@@ -276,4 +276,3 @@ def home(kinematics: Kinematics) -> Array:
     rotation = np.stack([down, np.cross(forward, down), forward], axis=1)
     position = np.array([PAN_AXIS[0] + 0.15, 0.0, 0.13])
     return kinematics.inverse(Pose(position, rotation), np.array([0.0, -0.6, 0.5, 1.2, 1.57, 0.45]))
-

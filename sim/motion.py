@@ -52,6 +52,7 @@ def straight(yaw: float | None, position: Array) -> float:
         return natural
     return natural + (yaw - natural + math.pi / 4) % (math.pi / 2) - math.pi / 4
 
+
 def along(way: Array, position: Array) -> float:
     """The heading with the fingers one before and one behind a thing on its way, within the wrist's range [rad]."""
     natural = straight(None, position)

@@ -148,9 +148,7 @@ def _looks(level: str) -> Looks | None:
     return None if level == "none" else LOOKS.get(level, LOOKS["train"])
 
 
-def colours(
-    model: mujoco.MjModel, rng: np.random.Generator, level: str, named: Mapping[str, str]
-) -> dict[str, Array]:
+def colours(model: mujoco.MjModel, rng: np.random.Generator, level: str, named: Mapping[str, str]) -> dict[str, Array]:
     """Colours of every geom: the named ones in shades of their palette colour, the table in a tone of its own.
 
     Args:
@@ -210,9 +208,7 @@ def physics(model: mujoco.MjModel, rng: np.random.Generator, level: str) -> dict
     return {"geom_friction": friction, "body_mass": mass, "body_inertia": inertia}
 
 
-def draw(
-    model: mujoco.MjModel, rng: np.random.Generator, level: str, named: Mapping[str, str]
-) -> dict[str, Array]:
+def draw(model: mujoco.MjModel, rng: np.random.Generator, level: str, named: Mapping[str, str]) -> dict[str, Array]:
     """All model fields of a scene: `colours`, `light`, `cameras` and `physics` together."""
     return {
         **colours(model, rng, level, named),

@@ -56,10 +56,10 @@ def _renderer(model: mujoco.MjModel, size: tuple[int, int]) -> Any:
     """MuJoCo's renderer, or one line on why there is none."""
     try:
         return mujoco.Renderer(model, *size, max_geom=256)
-    except Exception as error:
+    except Exception as error:  # what it is depends on the platform's OpenGL binding
+        cause = (str(error) or type(error).__name__).splitlines()[0].split(". ")[0]
         raise RenderingError(
-            f"cannot render: {str(error).splitlines()[0] if str(error) else type(error).__name__}; "
-            "set MUJOCO_GL=egl and install libegl1 and libgl1-mesa-dri (vla-rl doctor checks both)"
+            f"cannot render: {cause}; set MUJOCO_GL=egl, install libegl1 and libgl1-mesa-dri, or ask for no cameras"
         ) from error
 
 

@@ -21,6 +21,14 @@ from vla_rl.types import Array, RobotSpec
 STATE = mujoco.mjtState.mjSTATE_INTEGRATION
 
 
+def _ignore(message: str) -> None:
+    """Leave a warning of the engine to `World.warning`, which reads its counters."""
+
+
+# the engine's own handler writes MUJOCO_LOG.TXT into whatever folder one is in
+mujoco.set_mju_user_warning(_ignore)
+
+
 class World:
     """A scene with the arm in it.
 

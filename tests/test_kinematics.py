@@ -67,7 +67,7 @@ def test_forward_agrees_with_the_table_to_1_mm_and_half_a_degree_in_any_pose(joi
 
 
 def test_the_table_is_the_models_own_for_every_body():
-    """The chain above reads five bodies; the model's frames, masses and limits are checked where the engine has them."""
+    """Frames, limits and masses as the engine has them."""
     model = arm_model()
     for body, (parent, position, quaternion, joint) in TABLE.items():
         assert model.body(model.body(body).parentid[0]).name == parent

@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -50,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _overview(arguments)
     name, rest = arguments[0], arguments[1:]
     debug = "--debug" in rest
-    logging.basicConfig(level=logging.INFO if debug else logging.ERROR)  # libraries talk to developers, not to this user
+    _quiet(debug)
     try:
         module = importlib.import_module(f"vla_rl.commands.{_MODULES.get(name, name)}")
         parser = Parser(
@@ -74,6 +75,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         _complain(describe(error))
         return 1
+
+
+def _quiet(debug: bool) -> None:
+    """Keep libraries' warnings, which speak to developers, off the terminal; workers inherit that."""
+    logging.basicConfig(level=logging.INFO if debug else logging.ERROR)
+    if not debug:
+        warnings.simplefilter("ignore")
+        os.environ.setdefault("PYTHONWARNINGS", "ignore")
 
 
 def describe(error: BaseException) -> str:

@@ -141,24 +141,19 @@ class Drawer(Task):
         def straddle(height: float = 0.0) -> Goal:
             return expert.straddle(self.object_point, self.outwards, GAP, height)
 
+        def pull() -> Goal:
+            position = expert.world.gripper.position + (TRAVEL - self.opening) * self.outwards
+            position[2] = self.object_point[2]
+            return Goal(position, CLOSED, along(self.outwards, self.object_point))
+
         def lost() -> bool:
-            return self._escaped(expert)
+            stuck = expert.phase.name == "close" and expert.age > 25
+            return stuck or float(np.linalg.norm(expert.world.gripper.position - self.object_point)) > 0.04
 
         return [
             Phase("above", lambda: straddle(expert.style.height), tolerance=0.012),
             Phase("descend", straddle, lost=lambda: expert.age > 60, perturb=False),
             Phase("close", lambda: expert.stay(CLOSED), lambda: expert.world.holds(self.drawer), lost, perturb=False),
-            Phase("pull", lambda: self._pull(expert), lambda: self.satisfied, lost, perturb=False),
+            Phase("pull", pull, lambda: self.satisfied, lost, perturb=False),
             Phase("stay", lambda: expert.stay(CLOSED), lost=lambda: expert.age > 30, perturb=False),
         ]
-
-    def _pull(self, expert: Expert) -> Goal:
-        """The gripper a little further along the drawer's way."""
-        position = expert.world.gripper.position + (TRAVEL - self.opening) * self.outwards
-        position[2] = self.object_point[2]
-        return Goal(position, CLOSED, along(self.outwards, self.object_point))
-
-    def _escaped(self, expert: Expert) -> bool:
-        """Whether the handle is between the fingers no longer, or they can't close on it."""
-        stuck = expert.phase.name == "close" and expert.age > 25
-        return stuck or float(np.linalg.norm(expert.world.gripper.position - self.object_point)) > 0.04

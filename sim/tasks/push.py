@@ -75,11 +75,14 @@ class Push(Task):
         return raised(self.world.position(ZONE), CUBE_HALF)
 
     @property
+    def distance(self) -> float:
+        """How far the named cube's centre is from the middle of the zone [m]."""
+        return float(np.linalg.norm(self.object_point - self.goal_point))
+
+    @property
     def satisfied(self) -> bool:
         """The named cube lies with its centre on the zone, nearly at rest."""
-        offset = self.object_point - self.goal_point
-        on_zone = math.hypot(offset[0], offset[1]) < ZONE_RADIUS and offset[2] < CUBE_HALF / 2
-        return on_zone and self.world.speed(self.cube) < STILL
+        return self.distance < ZONE_RADIUS and self.world.speed(self.cube) < STILL
 
     @property
     def progress(self) -> float:
@@ -94,19 +97,20 @@ class Push(Task):
         def straddle(height: float = 0.0) -> Goal:
             return expert.straddle(self.object_point, self.goal_point - self.object_point, GAP, height)
 
+        def slide() -> Goal:
+            gripper = expert.world.gripper
+            closing = gripper.rotation[:, 0]
+            # the cube tends to slip sideways off the finger: only the lead along the closing direction is kept
+            lead = closing * (closing @ (gripper.position - self.object_point))
+            return Goal(raised(self.goal_point + lead, -lead[2]), GAP, expert.stay(GAP).yaw, speed=0.9)
+
+        def lost() -> bool:
+            return float(np.linalg.norm(expert.world.gripper.position - self.object_point)) > 0.05
+
         return [
             Phase("above", lambda: straddle(expert.style.height), tolerance=0.012),
             Phase("descend", straddle, lost=lambda: expert.age > 60, perturb=False),
-            Phase("push", lambda: self._slide(expert), lambda: self.satisfied, lambda: self._escaped(expert)),
+            Phase("push", slide, lambda: self.distance < ZONE_RADIUS, lost),
+            Phase("centre", slide, lambda: self.satisfied, lost, perturb=False),
             Phase("stay", lambda: expert.stay(GAP), lost=lambda: expert.age > 30, perturb=False),
         ]
-
-    def _slide(self, expert: Expert) -> Goal:
-        """The gripper where the cube, moved along with it, is in the middle of the zone."""
-        goal = expert.carry(self.cube, self.goal_point, GAP, expert.stay(GAP).yaw)
-        goal.position[2] = CUBE_HALF
-        return goal
-
-    def _escaped(self, expert: Expert) -> bool:
-        """Whether the cube is between the fingers no longer."""
-        return float(np.linalg.norm(expert.world.gripper.position - self.object_point)) > 0.05

@@ -9,14 +9,15 @@ from pathlib import Path
 
 import pytest
 
-# Runs with a disk of a few megabytes mounted at its first argument.
+# Runs with a disk of a few megabytes mounted at its first argument or, given a fourth one, limits its own files' size.
 ON_A_SMALL_DISK = """
-import json, sys
+import json, resource, sys
 from pathlib import Path
 from vla_rl.record.durable import DiskFullError
 from vla_rl.record.store import EpisodeStore
 
-disk, big, samples = map(Path, sys.argv[1:])
+disk, big, samples = map(Path, sys.argv[1:4])
+limit = lambda kilobytes: len(sys.argv) > 4 and resource.setrlimit(resource.RLIMIT_FSIZE, (kilobytes << 10, -1))
 sys.path.insert(0, str(samples))
 import sample_episodes as sample
 
@@ -30,13 +31,15 @@ def refusal(action):
 def collect():
     with EpisodeStore(disk / "episodes") as store:
         while True:
-            store.append(sample.columns(len(store), 40, 96), sample.meta(len(store)))
+            store.append(sample.columns(len(store), 10 + 10 * len(store), 96), sample.meta(len(store)))
 
+limit(256)
 told = {"collect": refusal(collect)}
 store = EpisodeStore(disk / "episodes", readonly=True)
 told |= {"kept": len(store), "damaged": store.damaged(), "left": [p.name for p in disk.rglob("*.partial")]}
 
 from vla_rl.data.lerobot import export
+limit(32)
 told["export"] = refusal(lambda: export(disk / "episodes", disk / "set"))
 told["after_export"] = sorted(p.name for p in disk.iterdir())
 
@@ -49,14 +52,14 @@ print(json.dumps(told))
 
 @pytest.fixture(scope="module")
 def told(tmp_path_factory: pytest.TempPathFactory, png_set: Path) -> dict:
-    """What the script saw: on a tmpfs of its own where the system allows that, else under a limit on the size of files."""
+    """What the script saw: on a tmpfs of its own where the system allows one, else with files limited in size."""
     disk, samples = tmp_path_factory.mktemp("disk"), Path(__file__).parent
     script = [sys.executable, "-c", ON_A_SMALL_DISK, str(disk), str(png_set), str(samples)]
     mount = f'mount -t tmpfs -o size=3m tmpfs "{disk}" && exec "$@"'
     probe = subprocess.run(["unshare", "-rm", "sh", "-c", mount, "sh", "true"], capture_output=True, check=False)
-    limited = ["bash", "-c", 'ulimit -f 64 && exec "$@"', "bash"]
-    start = ["unshare", "-rm", "sh", "-c", mount, "sh"] if probe.returncode == 0 else limited
-    done = subprocess.run([*start, *script], capture_output=True, text=True, timeout=300, check=False)
+    small = probe.returncode == 0
+    command = ["unshare", "-rm", "sh", "-c", mount, "sh", *script] if small else [*script, "limited"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
 

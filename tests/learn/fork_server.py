@@ -1,4 +1,4 @@
-"""Imports torch once, then forks one child for each line of JSON it reads: a training run that a test can kill in peace."""
+"""Imports torch once, then forks a training run for each line of JSON it reads: one that a test can kill in peace."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""A learner of 600 parameters: small enough to be killed fifteen times in a test, with chance in every place a real one has."""
+"""A learner of 420 parameters, small enough to be killed fifteen times, with chance wherever a real one has it."""
 
 import os
 import signal

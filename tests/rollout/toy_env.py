@@ -10,14 +10,18 @@ CORNERS = {"left corner": np.array([-0.8, 0.8]), "right corner": np.array([0.8, 
 
 
 class Expert:
+    """Goes to the named corner; the clumsy one wavers, and at times goes to the other."""
+
     may_perturb = True
 
     def __init__(self, env, clumsy, seed):
         self.env, self.clumsy, self.rng = env, clumsy, np.random.default_rng(seed)
+        wrong = clumsy and self.rng.random() < 0.4
+        self.corner = CORNERS[next(name for name in CORNERS if (name == env.target) != wrong)]
 
     def act(self):
-        noise = self.rng.normal(0, 0.5, 2) if self.clumsy else 0.0
-        return np.clip(CORNERS[self.env.target] - self.env.dot + noise, -0.2, 0.2).astype(np.float32)
+        noise = self.rng.normal(0, 0.3, 2) if self.clumsy else 0.0
+        return np.clip(self.corner - self.env.dot + noise, -0.2, 0.2).astype(np.float32)
 
 
 class Reach(gymnasium.Env):

@@ -60,6 +60,7 @@ def random_frames(seed: int = 0) -> FrameCache:
     """A data set of an SO-101's shapes that never was: 20 episodes of 2 s, two cameras, three instructions."""
     rng = np.random.default_rng(seed)
     rows = EPISODES * LENGTH
+    pixels = (rows, 96, 96, 3)
     tasks = tuple(f"lift the {colour} cube" for colour in ("red", "green", "blue"))
     episode = np.repeat(np.arange(EPISODES), LENGTH)
     names = [f"joint_{i}.pos" for i in range(5)] + ["gripper.pos"]
@@ -76,7 +77,7 @@ def random_frames(seed: int = 0) -> FrameCache:
         root=Path("random"),
         source="random",
         fps=30.0,
-        images={f"observation.images.{c}": rng.integers(0, 256, (rows, 96, 96, 3), np.uint8) for c in ("front", "wrist")},
+        images={f"observation.images.{c}": rng.integers(0, 256, pixels, np.uint8) for c in ("front", "wrist")},
         columns=columns,
         names={"observation.state": names, "action": names},
         tasks=tasks,

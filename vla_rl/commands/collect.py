@@ -38,7 +38,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> Result:
     """Collect, export, and say what came of it."""
-    from vla_rl.data.lerobot import export
     from vla_rl.rollout.collect import DATASET, STORE, CollectConfig, Progress, collect
 
     env = where.env_config(args)
@@ -63,7 +62,8 @@ def run(args: argparse.Namespace) -> Result:
             counts = collect(config, request, out, player, args.workers, show)
         except KeyboardInterrupt as error:
             raise KeyboardInterrupt(f"interrupted; finished episodes are kept, the same command goes on ({out})") from error
-    export(out / STORE, out / DATASET, images=args.images)
-    dataset = out / DATASET
+    from vla_rl.data.lerobot import export
+
+    dataset = export(out / STORE, out / DATASET, images=args.images)
     print(f"{counts['episodes']} episodes, {counts['successes']} successes, {counts['frames']} frames in {dataset}")
     return Result({"command": "collect", "out": str(out), "dataset": str(dataset), **counts})

@@ -1,4 +1,4 @@
-"""Episode store to LeRobotDataset v3, through LeRobot's own writer.
+"""Episode store to LeRobotDataset v3.
 
 Images are PNG inside the Parquet files by default: a policy then trains on exactly the pixels that it sees live. At
 96x96 LeRobot's default video (AV1, yuv420p) leaves 34 dB, and a 6-pixel cube loses its colour to its neighbours; PNG
@@ -9,17 +9,14 @@ resolution (yuv444p, crf 8): 46 to 49 dB at a fraction of PNG's size.
 from __future__ import annotations
 
 import json
-import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
 from vla_rl.data.dataset import EPISODES, MARKER, open_dataset
 from vla_rl.data.inspect import check_files
+from vla_rl.data.writers import PngWriter, VideoWriter, Writer
 from vla_rl.record.durable import DiskFullError, is_full, locked, sync_folder
 from vla_rl.record.schema import Schema
 from vla_rl.record.store import EpisodeStore
@@ -117,17 +114,18 @@ def _publish(scratch: Path, out: Path) -> None:
 
 
 def _build(store: EpisodeStore, schema: Schema, root: Path, marker: dict[str, Any], progress: Progress | None) -> None:
-    """Write the whole set under `root`."""
-    dataset = _create(schema, root, marker["images"])
+    """Write the whole set under `root`, and look at it before anybody else does."""
+    writer: Writer = (VideoWriter if marker["images"] == "video" else PngWriter)(schema, root)
     metas = []
     try:
-        for index, (columns, meta) in enumerate(store):
-            _add(dataset, columns, meta)
+        for index in range(len(store)):
+            columns, meta = store.read(index, decode=writer.decoded)
+            writer.add(columns, str(meta.get("instruction") or ""))
             metas.append(meta)
             if progress is not None:
                 progress(index + 1, len(store))
     finally:
-        dataset.finalize()
+        writer.close()
     shutil.rmtree(root / "images", ignore_errors=True)  # where LeRobot's writer keeps frames for a while
     (root / EPISODES).write_text("".join(json.dumps(meta) + "\n" for meta in metas))
     extra = {"action_spec": dict(schema.action_spec), "units": dict(schema.units)}
@@ -135,49 +133,3 @@ def _build(store: EpisodeStore, schema: Schema, root: Path, marker: dict[str, An
     problems = check_files(open_dataset(root))
     if problems:
         raise RuntimeError(f"the exported set is not whole: {problems[0]}")
-
-
-def _create(schema: Schema, root: Path, images: str) -> Any:
-    """An empty LeRobotDataset in write mode."""
-    # Both import chains report a missing FFmpeg for torchcodec on 60 lines; everything here goes through PyAV.
-    logging.getLogger("lerobot").setLevel(logging.ERROR)
-    import av
-    import datasets
-    from lerobot.configs.video import RGBEncoderConfig
-    from lerobot.datasets.lerobot_dataset import LeRobotDataset
-
-    datasets.disable_progress_bars()
-    av.logging.set_libav_level(av.logging.ERROR)
-    video = images == "video"
-    encoder = RGBEncoderConfig(vcodec="h264", pix_fmt="yuv444p", crf=8, preset="veryfast") if video else None
-    return LeRobotDataset.create(
-        repo_id=f"local/{root.parent.name.removesuffix('.exporting')}",
-        fps=int(schema.fps) if float(schema.fps).is_integer() else schema.fps,
-        features=features(schema, "video" if video else "image"),
-        root=root,
-        robot_type=schema.robot_type or None,
-        use_videos=video,
-        rgb_encoder=encoder,
-        image_writer_threads=2,  # its streaming encoder is quicker, but drops frames where the encoder falls behind
-        video_backend="pyav",
-    )
-
-
-def features(schema: Schema, image_dtype: str) -> dict[str, dict[str, Any]]:
-    """LeRobot's feature table of a schema; scalars have shape (1,) there."""
-    table: dict[str, dict[str, Any]] = {}
-    for name, (dtype, shape) in schema.columns.items():
-        if name in schema.cameras:
-            table[name] = {"dtype": image_dtype, "shape": shape, "names": ["height", "width", "channels"]}
-        else:
-            table[name] = {"dtype": dtype, "shape": shape or (1,), "names": schema.names.get(name)}
-    return table
-
-
-def _add(dataset: Any, columns: dict[str, NDArray[Any]], meta: dict[str, Any]) -> None:
-    length = len(next(iter(columns.values())))
-    task = str(meta.get("instruction") or "")
-    rows = {name: values if values.ndim > 1 else values[:, None] for name, values in columns.items()}
-    for t in range(length):
-        dataset.add_frame({**{name: np.asarray(values[t]) for name, values in rows.items()}, "task": task})
-    dataset.save_episode(parallel_encoding=False)

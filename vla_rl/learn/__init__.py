@@ -1,5 +1,5 @@
 """Batches to weights: one algorithm a file, one readable loop, checkpoints that a kill cannot break.
 
-Read in this order: `train` (the loop), `state` (what a step changes), `checkpoint` (how it survives), then the small pure
-parts: `schedule`, `ema`, `augment`, `feed`.
+Read in this order: `train` (the loop), `bc` (an algorithm for it), `state` (what a step changes), `checkpoint` (how it
+survives), then the small parts: `schedule`, `ema`, `guard`, `augment`, `feed`.
 """

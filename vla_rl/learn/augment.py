@@ -20,8 +20,8 @@ class Augmentation:
         brightness: all channels times 1 +- this.
         contrast: distance from mid-grey times 1 +- this.
         saturation: distance from the pixel's own grey times 1 +- this.
-        shift: whole-image shift up to this many pixels each way, edges repeated; 0 for fixed cameras (at 96x96 three pixels
-            on a table are two centimetres).
+        shift: whole-image shift up to this many pixels each way, edges repeated; 0 for fixed cameras (at 96x96 three
+            pixels on a table are two centimetres).
     """
 
     brightness: float = 0.15

@@ -42,11 +42,11 @@ def train_bc(config: BCConfig, progress: bool = True) -> dict[str, Any]:
         progress: whether to show a bar, or lines where there is no terminal.
 
     Returns:
-        JSON-ready: `stopped` ("done" or "interrupted"), `steps`, `checkpoint` (a LeRobot policy folder), `steps_per_s` ...
+        JSON-ready: `stopped` ("done" or "interrupted"), `steps`, `checkpoint` (a LeRobot policy folder), ...
 
     Raises:
-        ValueError: data, config, --out or the checkpoint cannot be used; or the loss diverged (`Diverged`), and then the
-            last good weights are saved.
+        ValueError: data, config, --out or the checkpoint cannot be used; or the loss diverged (`Diverged`), and then
+            the last good weights are saved.
         OSError: no room for the data cache or the last checkpoint.
     """
     out = Path(config.out)
@@ -56,7 +56,8 @@ def train_bc(config: BCConfig, progress: bool = True) -> dict[str, Any]:
     checkpoint = store.newest() if config.resume else None
     with accelerator.main_process_first():
         caches = [build(root, config.cache or None, config.image_size or None) for root in config.data]
-    learner = BehaviourCloning(config, caches, checkpoint, accelerator.device, accelerator.process_index, accelerator.num_processes)
+    rank, world = accelerator.process_index, accelerator.num_processes
+    learner = BehaviourCloning(config, caches, checkpoint, accelerator.device, rank, world)
     return Training(config, learner, out, accelerator, checkpoint, progress).run()
 
 
@@ -107,7 +108,7 @@ class BehaviourCloning:
         weights = self.data.weights(config.decision_s, config.decision_share or None, config.balance or None)
         self.sampler = ChunkSampler(np.where(self.held, 0.0, weights), config.batch * world, config.seed)
         self.policy = (_load(checkpoint, self.data, config) if checkpoint else self._new(caches)).to(device)
-        self.model = _Loss(self.policy)
+        self.model: nn.Module = _Loss(self.policy)
         texts = (*self.data.tasks, "")
         self.text_index = {text: i for i, text in enumerate(texts)}
         self.words = tokenize(texts) if config.backbone == "tiny" else None
@@ -139,12 +140,12 @@ class BehaviourCloning:
         return self.sampler.indices(step)[self.rank :: self.world]
 
     def _on_device(self, batch: Mapping[str, Any]) -> dict[str, Any]:
-        if self.device.type == "cpu":
-            return dict(batch)
-        return {
-            k: v.pin_memory().to(self.device, non_blocking=True) if isinstance(v, Tensor) and v.device.type == "cpu" else v
-            for k, v in batch.items()
-        }
+        def move(value: Any) -> Any:
+            if not isinstance(value, Tensor) or value.device.type == self.device.type:
+                return value
+            return (value.pin_memory() if self.device.type == "cuda" else value).to(self.device, non_blocking=True)
+
+        return {key: move(value) for key, value in batch.items()}
 
     def describe(self, step: int) -> str:
         """The data set positions and episodes of a step's batch."""
@@ -203,7 +204,7 @@ def policy_config(data: ChunkDataset, config: BCConfig) -> VLAConfig:
         "n_action_steps": min(VLAConfig.n_action_steps, config.horizon),
         "backbone": config.backbone,
         "head": config.head,
-        "push_to_hub": False,
+        "device": config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu",
     }
     return VLAConfig(**fields | _overrides(config))
 
@@ -236,12 +237,13 @@ def _load(checkpoint: Checkpoint, data: ChunkDataset, config: BCConfig) -> VLAPo
     Raises:
         CheckpointError: they differ in features, rate or names; the message lists both sides.
     """
-    policy, expected = VLAPolicy.from_pretrained(checkpoint.path), policy_config(data, config)
+    policy: VLAPolicy = VLAPolicy.from_pretrained(checkpoint.path)
+    expected = policy_config(data, config)
     for name in ("input_features", "output_features", "fps", "state_names", "action_spec"):
         has, wants = getattr(policy.config, name), getattr(expected, name)
         if has != wants:
             raise CheckpointError(f"{checkpoint.path} and the data differ in {name}: {has} against {wants}")
-    return policy.train()
+    return policy
 
 
 def _excluded(episode: Mapping[str, Any], rules: Sequence[str]) -> bool:
@@ -257,7 +259,7 @@ def _held_out(data: ChunkDataset, share: float, seed: int) -> NDArray[np.bool_]:
 
 
 def _resident(setting: str, caches: Sequence[FrameCache], device: torch.device) -> bool:
-    """Whether the images are to lie in the device's memory: as told, or where they take less than half of what is free."""
+    """Whether the images are to lie in the device's memory: as told, or where they take less than half of the free."""
     if setting != "auto" or device.type != "cuda":
         return setting == "on"
     size = sum(image.nbytes for cache in caches for image in cache.images.values())

@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or not there: written aside, fsynced, renamed; newest valid one found again after any kill.
+"""Checkpoints that are whole or not there: written aside, fsynced, renamed; after any kill the newest is found again.
 
 ::
 

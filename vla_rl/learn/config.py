@@ -1,4 +1,4 @@
-"""BCConfig: everything a behaviour cloning run can be told. Imports nothing heavy, so that the command line stays fast."""
+"""BCConfig: all that a behaviour cloning run can be told. Imports nothing heavy, so the command line stays fast."""
 
 from __future__ import annotations
 
@@ -6,10 +6,22 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 DEFAULT_STEPS = 10_000
-MAY_CHANGE = frozenset(
-    "data out resume steps minutes device threads prefetch compile checkpoint_interval keep log_interval "
-    "tensorboard wandb cache on_device".split()
-)
+MAY_CHANGE = {
+    *(
+        "data",
+        "out",
+        "resume",
+        "steps",
+        "minutes",
+        "checkpoint_interval",
+        "keep",
+        "log_interval",
+        "tensorboard",
+        "wandb",
+    ),
+    *("device", "on_device", "threads", "prefetch", "compile", "cache"),
+}
+"""Fields that a resumed run may have otherwise than the run it resumes."""
 
 
 @dataclass(frozen=True)
@@ -124,5 +136,7 @@ class BCConfig:
     def differences(self, earlier: dict[str, Any]) -> list[str]:
         """Fields that shape the result and differ from an earlier run's, as 'name: there, here' in words."""
         here = self.to_dict()
+        default = BCConfig().to_dict()  # what a run that is older than a field had
         names = [f.name for f in fields(self) if f.name not in MAY_CHANGE]
-        return [f"{n} was {earlier.get(n)}, now {here[n]}" for n in names if earlier.get(n) != here[n]]
+        there = {name: earlier.get(name, default[name]) for name in names}
+        return [f"{n} was {there[n]}, now {here[n]}" for n in names if there[n] != here[n]]

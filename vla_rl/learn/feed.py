@@ -1,9 +1,9 @@
-"""Batches on time: prepared ahead in a thread, each a pure function of its step, so that a resumed run draws the same."""
+"""Batches on time: prepared ahead in a thread, each a pure function of its step, so that resuming draws the same."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import count, islice
 
@@ -23,7 +23,7 @@ def step_seed(seed: int, step: int, rank: int = 0, stream: int = 0) -> int:
     return int(state[0]) >> 1
 
 
-def ahead[Batch](make: Callable[[int], Batch], start: int, depth: int) -> Iterator[Batch]:
+def ahead[Batch](make: Callable[[int], Batch], start: int, depth: int) -> Generator[Batch]:
     """`make(start)`, `make(start + 1)`, ... without end, `depth` of them prepared ahead in one thread.
 
     An exception in `make` is raised where its batch is asked for. Close the iterator to stop the thread.

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class Diverged(ValueError):  # noqa: N818
-    """Too many steps in a row were not finite; the message says when, on which episodes, and where the good weights are."""
+    """Too many steps in a row were not finite; the message says when, on what, and where the good weights are."""
 
 
 class FiniteGuard:
@@ -20,7 +20,7 @@ class FiniteGuard:
         last_bad: number of the last bad step, -1 for none, scalar tensor.
     """
 
-    def __init__(self, optimizer: torch.optim.Optimizer, device: torch.device, skipped: int = 0, streak: int = 0) -> None:
+    def __init__(self, optimizer: torch.optim.AdamW, device: torch.device, skipped: int = 0, streak: int = 0) -> None:
         """Guard `optimizer`, a fused one; `skipped` and `streak` continue the counts of an earlier run."""
         self.optimizer = optimizer
         self.skipped = torch.tensor(skipped, device=device)
@@ -29,7 +29,7 @@ class FiniteGuard:
         self.last_bad = torch.tensor(-1, device=device)
 
     def check(self, step: int, *values: Tensor) -> Tensor:
-        """Judge one step by its loss, gradient norm and the like; returns a scalar bool tensor, true where it is skipped."""
+        """Judge one step by its loss, gradient norm and the like: a scalar bool tensor, true where it is skipped."""
         bad = ~torch.stack([torch.isfinite(v.detach()).all() for v in values]).all()
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             votes = bad.float()

@@ -37,7 +37,8 @@ class Report:
         if store and config.wandb:
             import wandb
 
-            self.run = wandb.init(project=config.wandb, id=_run_id(out), resume="allow", dir=out, config=config.to_dict())
+            settings = config.to_dict()
+            self.run = wandb.init(project=config.wandb, id=_run_id(out), resume="allow", dir=out, config=settings)
 
     def log(self, step: int, fraction: float, scalars: Mapping[str, float]) -> None:
         """Show and store the scalars of `step`."""

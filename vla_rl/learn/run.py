@@ -9,7 +9,7 @@ import subprocess
 import threading
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
 from vla_rl.learn.config import BCConfig
@@ -47,7 +47,7 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def provenance() -> dict[str, Any]:
-    """What made a checkpoint: versions of the libraries that matter, and the git commit of this source ("" outside git)."""
+    """What made a checkpoint: versions of the libraries that matter, the git commit of this source ("" outside git)."""
     names = ("vla_rl", "torch", "lerobot", "diffusers", "transformers", "numpy", "accelerate")
     return {"git": _commit(), "python": platform.python_version(), "versions": {n: _version(n) for n in names}}
 
@@ -62,9 +62,8 @@ def _version(name: str) -> str:
 def _commit() -> str:
     here = Path(__file__).parent
     try:
-        done = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=40"], cwd=here, capture_output=True, text=True, timeout=10
-        )
+        command = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
+        done = subprocess.run(command, cwd=here, capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""
@@ -85,7 +84,7 @@ class Interrupt:
                 self._before[number] = signal.signal(number, self._ask)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         """Give the signals back."""
         self._restore()
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 class Budget:
     """What a run may spend. Fraction done = the larger of steps / `steps` and seconds / `seconds`.
 
-    A budget in steps makes a run repeatable bit for bit; one in seconds anneals in time whatever the machine's speed, and
-    then the learning rate depends on the clock.
+    A budget in steps makes a run repeatable bit for bit; one in seconds anneals in time whatever the machine's speed,
+    and then the learning rate depends on the clock.
 
     Attributes:
         steps: optimiser steps, None for no such limit.
@@ -31,8 +31,8 @@ class Budget:
 def learning_rate(step: int, fraction: float, peak: float, warmup: int, floor: float = 0.01) -> float:
     """Linear warm-up over `warmup` steps, then half a cosine over the budget down to `floor` times the peak.
 
-    Loshchilov and Hutter, SGDR (2017), without restarts. The cosine runs over the whole budget and the warm-up multiplies
-    it, so that a budget in minutes needs no count of steps.
+    Loshchilov and Hutter, SGDR (arXiv:1608.03983), without restarts. The cosine runs over the whole budget and the
+    warm-up multiplies it, so that a budget in minutes needs no count of steps.
     """
     ramp = min(1.0, (step + 1) / warmup) if warmup > 0 else 1.0
     cosine = 0.5 * (1.0 + math.cos(math.pi * fraction))

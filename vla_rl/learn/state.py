@@ -70,8 +70,8 @@ def _load_moments(tensors: dict[str, Tensor], model: nn.Module, optimizer: torch
         if kind == "optimizer":
             slot, _, name = rest.partition("/")
             moments[name][slot] = value
-    groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": {i: moments[n] for i, n in enumerate(order) if moments[n]}, "param_groups": groups})
+    state = {i: moments[name] for i, name in enumerate(order) if moments[name]}
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
 
 
 def _trainable(model: nn.Module) -> list[tuple[str, nn.Parameter]]:

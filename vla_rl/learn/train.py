@@ -73,17 +73,32 @@ def bf16(setting: str, device: torch.device) -> bool:
     if setting != "auto":
         return setting == "on"
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type == "cpu" and torch.cpu._is_amx_tile_supported()
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return device.type == "cpu" and bool(torch.cpu._is_amx_tile_supported())
 
 
 class Training:
     """A learner on its way: the loop and the little state it has."""
 
     def __init__(
-        self, config: BCConfig, learner: Learner, out: Path, accelerator: Accelerator, checkpoint: Checkpoint | None, talk: bool
+        self,
+        config: BCConfig,
+        learner: Learner,
+        out: Path,
+        accelerator: Accelerator,
+        checkpoint: Checkpoint | None = None,
+        talk: bool = True,
     ) -> None:
-        """Set up optimiser, averages and logs; where `checkpoint` is given, `learner.model` carries its (averaged) weights."""
+        """Set up optimiser and averages; nothing is written yet.
+
+        Args:
+            config: of the run.
+            learner: what is trained; its model carries the (averaged) weights of the checkpoint where there is one.
+            out: folder of the run, see `check_out`.
+            accelerator: from `make_accelerator`.
+            checkpoint: where to go on from.
+            talk: whether to show a bar, or lines where there is no terminal.
+        """
         self.config, self.learner, self.out, self.accelerator = config, learner, out, accelerator
         record = checkpoint.record if checkpoint else {}
         self.step, self.before = int(record.get("step", 0)), float(record.get("elapsed", 0.0))

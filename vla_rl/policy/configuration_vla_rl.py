@@ -8,13 +8,13 @@ from typing import Any
 from lerobot.configs import FeatureType, NormalizationMode, PreTrainedConfig
 from lerobot.optim import AdamWConfig, CosineDecayWithWarmupSchedulerConfig
 
-from vla_rl.policy.dit import HEADS
 from vla_rl.policy.diffusion import PREDICTIONS, SCHEDULERS
+from vla_rl.policy.dit import HEADS
 from vla_rl.types import ActionKind, ActionSpec
 
+IMAGE = "observation.image"
 IMAGES = "observation.images."
 STATE = "observation.state"
-ENV_STATE = "observation.environment_state"
 ACTION = "action"
 
 
@@ -123,9 +123,14 @@ class VLAConfig(PreTrainedConfig):
             raise ValueError(f"n_action_steps {self.n_action_steps} must lie in 1..horizon ({self.horizon})")
 
     @property
+    def camera_keys(self) -> dict[str, str]:
+        """Camera name to its key in a batch, in the order of `input_features`. A lone `observation.image` is "image"."""
+        return {key.removeprefix(IMAGES).removeprefix("observation."): key for key in self.image_features}
+
+    @property
     def cameras(self) -> list[str]:
-        """Camera names, in the order of `input_features`."""
-        return [key.removeprefix(IMAGES) for key in self.image_features]
+        """Camera names."""
+        return list(self.camera_keys)
 
     @property
     def state_dim(self) -> int:
@@ -205,8 +210,8 @@ class VLAConfig(PreTrainedConfig):
         if self.action_mode == "relative" and self.state_dim != self.action_dim:
             raise ValueError(f"relative actions need as many states as actions, not {self.state_dim} and {self.action_dim}")
         for key, feature in (self.input_features or {}).items():
-            if feature.type is FeatureType.VISUAL and not key.startswith(IMAGES):
-                raise ValueError(f"camera '{key}' must be named {IMAGES}<name>")
+            if feature.type is FeatureType.VISUAL and not key.startswith(IMAGE):
+                raise ValueError(f"camera '{key}' must be named {IMAGE} or {IMAGES}<name>")
 
 
 def _are_positions(names: list[str]) -> bool:

@@ -6,7 +6,7 @@ sigma = sqrt(1 - abar_t); v = alpha eps - sigma x0 (arXiv:2202.00512).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -80,7 +80,7 @@ def sample(
     prediction: str,
     steps: int,
     clip: Callable[[Tensor], Tensor],
-    generator: torch.Generator | None = None,
+    generator: torch.Generator | Sequence[torch.Generator] | None = None,
     prefix: Tensor | None = None,
     init: Tensor | None = None,
     init_strength: float = 1.0,

@@ -62,7 +62,9 @@ class HFBackbone(nn.Module):
         if mode == "lora":
             self._add_lora(source, lora_rank, list(lora_targets))
         self.project = nn.Sequential(nn.Linear(config.hidden_size, width), nn.LayerNorm(width))
-        self.state = nn.Sequential(nn.Linear(max(state_dim, 1), width), nn.SiLU(), nn.Linear(width, width))
+        self.state = (
+            nn.Sequential(nn.Linear(state_dim, width), nn.SiLU(), nn.Linear(width, width)) if state_dim else None
+        )
         self.pooled = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
         self.register_state_dict_post_hook(_drop_untrained)
         self.register_load_state_dict_post_hook(_forgive_untrained)
@@ -101,7 +103,7 @@ class HFBackbone(nn.Module):
         hidden = output.last_hidden_state if self.layer == -1 else output.hidden_states[self.layer]
         tokens = self.project(hidden.to(self.project[0].weight.dtype))
         mask = prepared["attention_mask"].bool()
-        if inputs.state is not None:
+        if self.state is not None and inputs.state is not None:
             state = self.state(inputs.state.float())
             tokens = torch.cat([tokens, state], dim=1)
             mask = torch.cat([mask, mask.new_ones(state.shape[:2])], dim=1)
@@ -150,7 +152,8 @@ def load_model(source: str, own: Path | None, *, pretrained: bool, dtype: torch.
         else:
             model = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(own), dtype=dtype)
     except (OSError, ValueError, KeyError, ImportError) as error:
-        reason = " ".join(str(error).split())[:200]
+        gone = Path(source).is_absolute() and not Path(source).is_dir()
+        reason = "no such folder" if gone else " ".join(str(error).split())[:200]
         raise BackboneError(f"backbone 'hf:{source}' cannot be loaded, and its weights are needed: {reason}") from None
     return processor, model.base_model
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from vla_rl.policy import diffusion
 from vla_rl.policy.auxiliary import auxiliary_losses
 from vla_rl.policy.backbones import make_backbone
-from vla_rl.policy.configuration_vla_rl import ACTION, IMAGES, STATE, VLAConfig
+from vla_rl.policy.configuration_vla_rl import ACTION, STATE, VLAConfig
 from vla_rl.policy.context import Context, Features, Inputs
 from vla_rl.policy.diffusion import Guide
 from vla_rl.policy.dit import HEADS, DiT
@@ -45,6 +45,15 @@ def read_config(folder: Path) -> VLAConfig:
     if not isinstance(config, VLAConfig):
         raise CheckpointError(f"{folder} holds a policy of type '{config.type}', not 'vla_rl'")
     return config
+
+
+def draw(
+    shape: tuple[int, ...], generator: torch.Generator | Sequence[torch.Generator] | None, device: torch.device
+) -> Tensor:
+    """Normal noise from one generator, or one for each row."""
+    if generator is None or isinstance(generator, torch.Generator):
+        return torch.randn(shape, generator=generator, device=device)
+    return torch.stack([torch.randn(shape[1:], generator=each, device=device) for each in generator])
 
 
 class VLAPolicy(PreTrainedPolicy):
@@ -152,7 +161,7 @@ class VLAPolicy(PreTrainedPolicy):
         state = batch[STATE].to(self.device).float() if self.config.state_dim else None
         frames = state if state is None or state.ndim == 3 else state.unsqueeze(1)
         inputs = Inputs(
-            images={name: self._frames(batch[IMAGES + name]) for name in self.config.cameras},
+            images={name: self._frames(batch[key]) for name, key in self.config.camera_keys.items()},
             state=self.normalizer.normalize_state(frames) if frames is not None and self.config.use_state else None,
             task=batch.get("task") or [""] * len(next(iter(batch.values()))),
             task_tokens=batch["task_tokens"].to(self.device) if "task_tokens" in batch else None,
@@ -173,7 +182,7 @@ class VLAPolicy(PreTrainedPolicy):
 
     def _batched(self, batch: Batch) -> tuple[dict[str, Any], bool]:
         """The inputs this policy reads, with a batch axis, and whether they had one."""
-        wanted = [IMAGES + name for name in self.config.cameras] + ([STATE] if self.config.state_dim else [])
+        wanted = [*self.config.camera_keys.values(), *([STATE] if self.config.state_dim else [])]
         missing = [key for key in wanted if key not in batch]
         if missing:
             raise ValueError(f"the batch lacks {', '.join(missing)}; it has: {', '.join(sorted(batch))}")
@@ -265,7 +274,7 @@ class VLAPolicy(PreTrainedPolicy):
         self,
         context: Context,
         k: int = 1,
-        generator: torch.Generator | None = None,
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
         *,
         prefix: Tensor | None = None,
         init: Tensor | None = None,
@@ -277,7 +286,8 @@ class VLAPolicy(PreTrainedPolicy):
         Args:
             context: from `encode`.
             k: candidates an observation.
-            generator: makes the draw reproducible; on the policy's device.
+            generator: makes the draw reproducible, on the policy's device; or one for each observation, so that what
+                is drawn for it does not depend on the batch it is in.
             prefix: actions already committed, (P, A) or (B, P, A), data units: every chunk begins with them.
             init: chunks to noise by `init_strength` and denoise again, (K, H, A) or (B, K, H, A), data units.
             guide: noisy chunks (B, K, H, A), data units, to the gradient of a log-likelihood with regard to them.
@@ -289,7 +299,7 @@ class VLAPolicy(PreTrainedPolicy):
         batch, config = len(context.pooled), self.config
         shape = (batch, k, config.horizon, config.action_dim)
         if noise is None:
-            noise = torch.randn(shape, generator=generator, device=self.device)
+            noise = draw(shape, generator, self.device)
         chunks = diffusion.sample(
             self._predictor(context),
             self.scheduler,
@@ -371,7 +381,7 @@ class VLAPolicy(PreTrainedPolicy):
 
     def _with_past(self, batch: Batch) -> dict[str, Any]:
         """The batch with the last `n_obs_steps` observations on a frame axis; the first one stands in for its past."""
-        now = {key: value for key, value in batch.items() if key == STATE or key.startswith(IMAGES)}
+        now = {key: value for key, value in batch.items() if key == STATE or key in self.config.image_features}
         self._frames_seen.append(now)
         while len(self._frames_seen) < self.config.n_obs_steps:
             self._frames_seen.appendleft(now)

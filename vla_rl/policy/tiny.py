@@ -205,12 +205,12 @@ class TinyBackbone(nn.Module):
             {name: CameraEncoder(channels, text_width, queries, width) for name in map(_module_name, cameras)}
         )
         self.words = nn.Linear(queries * text_width, width)
-        self.state = nn.Sequential(nn.Linear(state_dim, width), nn.SiLU(), nn.Linear(width, width))
+        self.state = (
+            nn.Sequential(nn.Linear(state_dim, width), nn.SiLU(), nn.Linear(width, width)) if state_dim else None
+        )
         self.frame = nn.Parameter(torch.zeros(frames, 1, width))
         self.norm = nn.LayerNorm(width)
         self.pooled = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
-        if not state_dim:
-            del self.state
 
     def forward(self, inputs: Inputs) -> Features:
         """Encode a batch of observations."""
@@ -223,7 +223,7 @@ class TinyBackbone(nn.Module):
         for name, frames in inputs.images.items():
             seen, looks[name] = self._look(self.cameras[_module_name(name)], frames, queries)
             tokens.append(seen)
-        if inputs.state is not None:
+        if self.state is not None and inputs.state is not None:
             with torch.autocast(device.type, enabled=False):
                 tokens.append(self.state(inputs.state.float()) + self.frame.squeeze(1))
         merged = self.norm(torch.cat(tokens, dim=1))

@@ -27,7 +27,7 @@ META, COLUMN, END = b"META", b"COLM", b"END "
 _RECORD = struct.Struct("<4sQI")
 DTYPES = ("bool", "uint8", "int32", "int64", "float32")
 
-Columns = dict[str, NDArray[Any]]
+Columns = dict[str, Any]  # name to (T, ...) array
 
 
 class DamagedEpisodeError(ValueError):
@@ -73,8 +73,12 @@ def read_digest(path: Path) -> str:
     return tail[_RECORD.size :].decode("ascii", "replace")
 
 
-def read_episode(path: Path) -> tuple[Columns, dict[str, Any]]:
+def read_episode(path: Path, *, decode: bool = True) -> tuple[Columns, dict[str, Any]]:
     """Columns and metadata of a whole episode, every record checked.
+
+    Args:
+        path: the file.
+        decode: images as (T, H, W, 3) uint8; else as the list of their PNG files.
 
     Raises:
         DamagedEpisodeError: a record is truncated or altered, or the end is missing.
@@ -90,7 +94,7 @@ def read_episode(path: Path) -> tuple[Columns, dict[str, Any]]:
             if kind == META:
                 meta = json.loads(payload)
             elif kind == COLUMN:
-                name, values = _decode_column(payload, path)
+                name, values = _decode_column(payload, path, decode)
                 columns[name] = values
     raise DamagedEpisodeError(f"{path.name}: its end is missing ({path.stat().st_size} bytes are there)")
 
@@ -137,14 +141,15 @@ def _encode_column(name: str, values: NDArray[Any]) -> bytes:
     return struct.pack("<I", len(text)) + text + body
 
 
-def _decode_column(payload: bytes, path: Path) -> tuple[str, NDArray[Any]]:
+def _decode_column(payload: bytes, path: Path, decode: bool) -> tuple[str, NDArray[Any] | list[bytes]]:
     (size,) = struct.unpack_from("<I", payload)
     header = json.loads(payload[4 : 4 + size])
     body, shape = memoryview(payload)[4 + size :], tuple(header["shape"])
     if header["dtype"] not in DTYPES:
         raise DamagedEpisodeError(f"{path.name}: column '{header['name']}' has an unknown dtype '{header['dtype']}'")
     if header["png"]:
-        return header["name"], _decode_images(body, shape, path)
+        files = _split_images(body, shape[0])
+        return header["name"], _decode_images(files, shape, path) if decode else files
     dtype = np.dtype(header["dtype"]).newbyteorder("<")
     return header["name"], np.frombuffer(body, dtype).reshape(shape).astype(header["dtype"])
 
@@ -157,14 +162,18 @@ def _encode_images(images: NDArray[np.uint8]) -> bytes:
     return np.array([len(f) for f in files], "<u4").tobytes() + b"".join(files)
 
 
-def _decode_images(body: memoryview, shape: tuple[int, ...], path: Path) -> NDArray[np.uint8]:
+def _split_images(body: memoryview, count: int) -> list[bytes]:
+    sizes = np.frombuffer(body[: 4 * count], "<u4").astype(np.int64)
+    ends = 4 * count + np.cumsum(sizes)
+    return [bytes(body[end - size : end]) for end, size in zip(ends, sizes, strict=True)]
+
+
+def _decode_images(files: list[bytes], shape: tuple[int, ...], path: Path) -> NDArray[np.uint8]:
     import cv2
 
-    sizes = np.frombuffer(body[: 4 * shape[0]], "<u4").astype(np.int64)
-    ends = 4 * shape[0] + np.cumsum(sizes)
     images = np.empty(shape, np.uint8)
-    for i, (end, size) in enumerate(zip(ends, sizes, strict=True)):
-        image = cv2.imdecode(np.frombuffer(body[end - size : end], np.uint8), cv2.IMREAD_COLOR)
+    for i, file in enumerate(files):
+        image = cv2.imdecode(np.frombuffer(file, np.uint8), cv2.IMREAD_COLOR)
         if image is None or image.shape != shape[1:]:
             raise DamagedEpisodeError(f"{path.name}: image {i} can not be decoded")
         cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=images[i])

@@ -127,15 +127,19 @@ class EpisodeStore:
         self._files.append(path)
         return len(self._files) - 1
 
-    def read(self, index: int) -> tuple[Columns, dict[str, Any]]:
+    def read(self, index: int, *, decode: bool = True) -> tuple[Columns, dict[str, Any]]:
         """Columns and meta of one episode.
+
+        Args:
+            index: which episode.
+            decode: images as (T, H, W, 3) uint8; else as the list of their PNG files.
 
         Raises:
             DamagedEpisodeError: names file and episode; the others stay readable.
             IndexError: no such episode.
         """
         with _naming(self.root, index):
-            return read_episode(self._files[index])
+            return read_episode(self._files[index], decode=decode)
 
     def meta(self, index: int) -> dict[str, Any]:
         """Meta of one episode, without reading its columns. Raises as `read` does."""

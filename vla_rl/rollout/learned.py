@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from vla_rl.observe.image import resize
+from vla_rl.policy import ensemble
 from vla_rl.rollout.play import Actor, Job, Proposal
 from vla_rl.rollout.world import Frame, World
 from vla_rl.types import Source
@@ -61,7 +62,7 @@ def read_config(folder: str | Path) -> dict[str, Any]:
     path = Path(folder) / "config.json"
     try:
         config = json.loads(path.read_text())
-        return config if isinstance(config["type"], str) else {}[""]
+        return {**config, "type": str(config["type"])}
     except FileNotFoundError as error:
         raise ValueError(f"{folder} is not a policy folder: it has no config.json") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -138,25 +139,21 @@ class ChunkActor:
             episode.asked += 1
 
     def _next(self, episode: _Episode) -> Proposal:
+        """What the chunks under way say about this step."""
         horizon = self._policy.config.horizon
-        while episode.chunks[0][0] + horizon <= episode.step or (
-            self._plan.ensemble == "none" and len(episode.chunks) > 1
-        ):
+        while episode.chunks[0][0] + horizon <= episode.step:
             episode.chunks.popleft()
-        covering = np.stack([chunk[episode.step - start] for start, chunk in episode.chunks])  # (N, A), oldest first
-        action = join(covering, self._plan.ensemble)
+        starts, chunks = zip(*episode.chunks, strict=True)
+        action = join(ensemble.predictions_for(episode.step, starts, chunks), self._plan.ensemble)
         episode.step += 1
         return Proposal(action, action, Source.POLICY, chunk=episode.asked - 1, selected=0)
 
 
-def join(predictions: NDArray[np.float32], ensemble: str) -> NDArray[np.float32]:
+def join(predictions: NDArray[Any], how: str) -> NDArray[np.float32]:
     """One action (A,) from N predictions of it, (N, A), oldest first."""
-    if ensemble == "none" or len(predictions) == 1:
-        return predictions[-1]
-    from vla_rl.policy import ensemble as functions
-
-    function = functions.temporal if ensemble == "temporal" else functions.adaptive
-    return np.asarray(function(predictions), dtype=np.float32)
+    functions = {"temporal": ensemble.temporal_ensemble, "adaptive": ensemble.adaptive_ensemble}
+    joined = predictions[-1] if how == "none" else functions[how](predictions)
+    return np.asarray(joined, dtype=np.float32)
 
 
 def observation_batch(histories: list[list[Frame]], config: Any) -> dict[str, Any]:

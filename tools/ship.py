@@ -1,0 +1,80 @@
+"""Copy a trained policy into the package with its model card: `ship.py RUN EVAL_JSON DESTINATION`."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+from vla_rl.learn.checkpoint import resolve
+
+LARGEST = 12_000_000  # bytes; the package stays small enough for pip and git
+CARD = """# {name}: one policy for six tabletop tasks
+
+A `VLAPolicy` (tiny backbone, tiny diffusion head) for the simulated SO-101: lift, place, push, stack, button, drawer, told in words.
+Two 96x96 cameras and the joint positions in; chunks of {horizon} absolute joint targets at {fps:.0f} Hz out (LeRobot's units).
+
+- **Data**: {data}. Made by `tools/reproduce.sh`; scripted expert with execution noise, level `train`.
+- **Command**: `make reproduce` ({steps} optimiser steps of {batch} samples, {hours:.1f} hours on two CPU cores; `config` below).
+- **Code**: git {git}.
+- **Limits**: simulation only; the objects, colours and words of the six tasks; success varies by task as the table says.
+
+## Figures
+
+`vla-rl eval --task all --randomisation {level} --episodes {episodes}`, seeds from {seed}, 95% Wilson intervals:
+
+| task | success | named object first | episodes |
+|---|---|---|---|
+{rows}
+
+## Training config
+
+```json
+{config}
+```
+"""
+
+
+def percent(value: float | None) -> str:
+    """0.5 as '50%', None as 'n/a'."""
+    return "n/a" if value is None else f"{100 * value:.0f}%"
+
+
+def main(run: str, evaluation: str, destination: str) -> None:
+    """Copy and write the card.
+
+    Raises:
+        ValueError: the weights are larger than the package may hold.
+    """
+    source, target = resolve(run), Path(destination)
+    size = (source / "model.safetensors").stat().st_size
+    if size > LARGEST:
+        raise ValueError(f"{source / 'model.safetensors'} has {size} bytes; at most {LARGEST} may be shipped")
+    target.mkdir(parents=True, exist_ok=True)
+    for path in source.iterdir():
+        if path.suffix in (".safetensors", ".json") and not path.name.startswith("training"):
+            shutil.copyfile(path, target / path.name)
+    training = json.loads((source / "training.json").read_text())
+    policy = json.loads((source / "config.json").read_text())
+    result = json.loads(Path(evaluation).read_text())
+    (target / "README.md").write_text(card(target.name, training, policy, result))
+
+
+def card(name: str, training: dict, policy: dict, result: dict) -> str:
+    """The model card's text."""
+    rows = [
+        f"| {t['task']} | {percent(t['success_rate'])} ({percent(t['ci95'][0])} to {percent(t['ci95'][1])}) "
+        f"| {percent(t.get('language_accuracy'))} | {t['episodes']} |"
+        for t in result["tasks"]
+    ]
+    return CARD.format(
+        name=name, horizon=policy["horizon"], fps=policy["fps"], rows="\n".join(rows), steps=training["step"],
+        batch=training["config"]["batch"], hours=training.get("seconds", 0) / 3600, git=training.get("git", "unknown"),
+        data=training.get("data_summary", "see config"), level=result["randomisation"], seed=min(result["seeds"]),
+        episodes=result["tasks"][0]["episodes"], config=json.dumps(training["config"], indent=1),
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

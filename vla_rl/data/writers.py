@@ -1,0 +1,185 @@
+"""Two ways to write a LeRobotDataset v3: images as PNG in the Parquet files, or as videos.
+
+LeRobot's metadata classes write everything under meta/. Videos go through LeRobot's frame-by-frame writer. The PNG files that
+an episode store holds are taken over as they are instead: going through that writer would decode and encode every image,
+and cost six times as much.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vla_rl.record.schema import Schema
+
+_IMAGES_FOR_STATISTICS = 10  # of each episode and camera
+
+
+class Writer(Protocol):
+    """Adds episodes to a new data set."""
+
+    decoded: bool
+
+    def add(self, columns: Mapping[str, Any], instruction: str) -> None:
+        """Add a whole episode: (T, ...) arrays; images as pixels if `decoded`, else as one PNG file a frame."""
+
+    def close(self) -> None:
+        """Finish all files; until then the set can not be read."""
+
+
+def features(schema: Schema, image_dtype: str) -> dict[str, dict[str, Any]]:
+    """LeRobot's feature table of a schema; scalars have shape (1,) there."""
+    table: dict[str, dict[str, Any]] = {}
+    for name, (dtype, shape) in schema.columns.items():
+        if name in schema.cameras:
+            table[name] = {"dtype": image_dtype, "shape": shape, "names": ["height", "width", "channels"]}
+        else:
+            table[name] = {"dtype": dtype, "shape": shape or (1,), "names": schema.names.get(name)}
+    return table
+
+
+def _common(schema: Schema, root: Path, image_dtype: str) -> dict[str, Any]:
+    """What both of LeRobot's constructors take."""
+    return {
+        "repo_id": f"local/{root.name}",
+        "fps": int(schema.fps) if float(schema.fps).is_integer() else schema.fps,
+        "features": features(schema, image_dtype),
+        "root": root,
+        "robot_type": schema.robot_type or None,
+        "use_videos": image_dtype == "video",
+    }
+
+
+class VideoWriter:
+    """H.264 with full colour resolution, by LeRobot's own writer."""
+
+    decoded = True
+
+    def __init__(self, schema: Schema, root: Path) -> None:
+        _quiet()
+        from lerobot.configs.video import RGBEncoderConfig
+        from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+        self._dataset = LeRobotDataset.create(
+            **_common(schema, root, "video"),
+            rgb_encoder=RGBEncoderConfig(vcodec="h264", pix_fmt="yuv444p", crf=8, preset="veryfast"),
+            image_writer_threads=2,  # its streaming encoder is quicker, but drops frames where the encoder falls behind
+            video_backend="pyav",
+        )
+
+    def add(self, columns: Mapping[str, Any], instruction: str) -> None:
+        """Add a whole episode, images as (T, H, W, 3) uint8."""
+        rows = {name: values if values.ndim > 1 else values[:, None] for name, values in columns.items()}
+        for t in range(len(next(iter(rows.values())))):
+            self._dataset.add_frame({**{name: np.asarray(v[t]) for name, v in rows.items()}, "task": instruction})
+        self._dataset.save_episode(parallel_encoding=False)
+
+    def close(self) -> None:
+        """Finish all files."""
+        self._dataset.finalize()
+
+
+class PngWriter:
+    """PNG files inside the Parquet files, taken over from the store unchanged."""
+
+    decoded = False
+
+    def __init__(self, schema: Schema, root: Path) -> None:
+        _quiet()
+        from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
+        from lerobot.datasets.feature_utils import get_hf_features_from_features
+
+        self._meta = LeRobotDatasetMetadata.create(**_common(schema, root, "image"), metadata_buffer_size=100)
+        self._cameras = schema.cameras
+        self._features = get_hf_features_from_features(self._meta.features)
+        self._place = (0, 0)
+        self._file: Any = None
+
+    def add(self, columns: Mapping[str, Any], instruction: str) -> None:
+        """Add a whole episode, each camera as a list of T PNG files."""
+        from lerobot.datasets.compute_stats import compute_episode_stats
+
+        length = len(next(iter(columns.values())))
+        self._meta.save_episode_tasks([instruction])
+        number, start = self._meta.total_episodes, self._meta.total_frames
+        numbers = {name: values for name, values in columns.items() if name not in self._cameras}
+        numbers |= self._index(number, start, length, instruction)
+        statistics = compute_episode_stats(numbers, self._meta.features)
+        statistics |= {camera: _image_statistics(columns[camera]) for camera in self._cameras}
+        chunk, file = self._write(numbers, {camera: columns[camera] for camera in self._cameras})
+        where = {"data/chunk_index": chunk, "data/file_index": file}
+        where |= {"dataset_from_index": start, "dataset_to_index": start + length}
+        self._meta.save_episode(number, length, [instruction], statistics, where)
+
+    def close(self) -> None:
+        """Finish all files."""
+        self._close_file()
+        self._meta.finalize()
+
+    def _index(self, number: int, start: int, length: int, instruction: str) -> dict[str, NDArray[Any]]:
+        frames = np.arange(length)
+        return {
+            "timestamp": (frames / self._meta.fps).astype(np.float32),
+            "frame_index": frames,
+            "episode_index": np.full(length, number),
+            "index": start + frames,
+            "task_index": np.full(length, self._meta.get_task_index(instruction)),
+        }
+
+    def _write(self, numbers: Mapping[str, NDArray[Any]], images: Mapping[str, list[bytes]]) -> tuple[int, int]:
+        """Append one row group; gives chunk and file number."""
+        import datasets
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+        from lerobot.datasets.utils import update_chunk_file_indices
+
+        numeric = datasets.Features({name: f for name, f in self._features.items() if name in numbers})
+        flat = {name: v.reshape(len(v)) if v.shape[1:] == (1,) else v for name, v in numbers.items()}
+        table = datasets.Dataset.from_dict(flat, features=numeric).with_format("arrow")[:]
+        paths = pa.array([f"frame-{t:06d}.png" for t in range(len(table))])
+        for name, files in images.items():
+            table = table.append_column(name, pa.StructArray.from_arrays([pa.array(files), paths], ["bytes", "path"]))
+        table = table.select(list(self._features)).cast(self._features.arrow_schema)
+        if self._file is not None and self._path().stat().st_size > self._meta.data_files_size_in_mb << 20:
+            self._close_file()
+            self._place = update_chunk_file_indices(*self._place, self._meta.chunks_size)
+        if self._file is None:
+            self._path().parent.mkdir(parents=True, exist_ok=True)
+            self._file = pq.ParquetWriter(self._path(), table.schema, compression="snappy")
+        self._file.write_table(table)
+        return self._place
+
+    def _path(self) -> Path:
+        chunk, file = self._place
+        return self._meta.root / self._meta.data_path.format(chunk_index=chunk, file_index=file)
+
+    def _close_file(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+def _image_statistics(files: list[bytes]) -> dict[str, NDArray[Any]]:
+    """LeRobot's statistics of a camera, (3, 1, 1) each in [0, 1], from some of an episode's images."""
+    import cv2
+    from lerobot.datasets.compute_stats import get_feature_stats
+
+    chosen = np.unique(np.linspace(0, len(files) - 1, _IMAGES_FOR_STATISTICS).astype(int))
+    images = [cv2.imdecode(np.frombuffer(files[i], np.uint8), cv2.IMREAD_COLOR)[..., ::-1] for i in chosen]
+    stats = get_feature_stats(np.moveaxis(np.stack(images), -1, 1), axis=(0, 2, 3), keepdims=True)
+    return {key: value if key == "count" else np.squeeze(value / 255.0, axis=0) for key, value in stats.items()}
+
+
+def _quiet() -> None:
+    """Keep LeRobot's import from reporting a missing FFmpeg for torchcodec on 60 lines: nothing here decodes with it."""
+    logging.getLogger("lerobot").setLevel(logging.ERROR)
+    import av
+    import datasets
+
+    datasets.disable_progress_bars()
+    av.logging.set_libav_level(av.logging.ERROR)
