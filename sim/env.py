@@ -79,7 +79,7 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], Float32]):
         self._renderer: Cameras | None = None
         self._limit, self._hold = (round(s * self.fps) for s in (self._task.time_limit, self._task.hold_time))
         self._set_spaces()
-        self._clear(0, 0)
+        self._clear(0)
 
     def _set_spaces(self) -> None:
         bounds = self.spec_robot.lerobot_action_spec
@@ -113,11 +113,10 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], Float32]):
         """Control rate [Hz]."""
         return round(self.spec_robot.rate)
 
-    def _clear(self, scene: int, variant: int) -> None:
+    def _clear(self, scene: int) -> None:
         """Forget the episode before."""
-        self._scene, self._task.variant = scene, variant
-        self._steps = self._held = 0
-        self._touched, self._instruction = "", ""
+        self._scene, self._steps, self._held = scene, 0, 0
+        self._touched = self._target = self._instruction = ""
 
     def reset(
         self, *, seed: int | None = None, options: Mapping[str, Any] | None = None
@@ -141,7 +140,7 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], Float32]):
 
     def _set_scene(self, scene: int, variant: int) -> None:
         """Everything that a scene's number and a variant decide."""
-        self._clear(scene, variant)
+        self._clear(scene)
         layout, looks, words = (np.random.default_rng([scene, i]) for i in range(3))
         if self.randomisation == "none":
             layout, looks = np.random.default_rng(0), np.random.default_rng(0)
@@ -153,7 +152,8 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], Float32]):
         self.world.load(placed)
         self.world.place_arm(start)
         self.world.settle()
-        self._things = dict(self._task.things)
+        self._task.ask(variant)
+        self._target, self._things = self._task.target, dict(self._task.things)
         self._owners = self._geom_owners()
         self._instruction = phrase(self.task, self._task.slots, words, self._unseen)
 
@@ -216,7 +216,7 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], Float32]):
         return {
             "is_success": self._held >= self._hold,
             "instruction": self._instruction,
-            "target": self._task.target,
+            "target": self._target,
             "touched": self._touched,
             "labels": labels,
         }

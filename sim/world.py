@@ -21,12 +21,17 @@ from vla_rl.types import Array, RobotSpec
 STATE = mujoco.mjtState.mjSTATE_INTEGRATION
 
 
-def _ignore(message: str) -> None:
-    """Leave a warning of the engine to `World.warning`, which reads its counters."""
+class _Alarm:
+    """Counts the engine's warnings, of all worlds; the engine's own handler would write a log into any folder."""
+
+    count = 0
+
+    def __call__(self, message: str) -> None:
+        self.count += 1
 
 
-# the engine's own handler writes MUJOCO_LOG.TXT into whatever folder one is in
-mujoco.set_mju_user_warning(_ignore)
+ALARM = _Alarm()
+mujoco.set_mju_user_warning(ALARM)
 
 
 class World:
@@ -48,8 +53,9 @@ class World:
         self.data = mujoco.MjData(model)
         self.dt = 1.0 / robot.rate
         self.substeps = round(self.dt / model.opt.timestep)
-        self._qpos = np.array([model.joint(n).qposadr[0] for n in robot.names])
-        self._qvel = np.array([model.joint(n).dofadr[0] for n in robot.names])
+        self._quiet_until = ALARM.count
+        self._qpos = _span([model.joint(n).qposadr[0] for n in robot.names])
+        self._qvel = _span([model.joint(n).dofadr[0] for n in robot.names])
         site = model.site(GRIPPER_FRAME).id
         self._tip, self._tip_rotation = self.data.site_xpos[site], self.data.site_xmat[site].reshape(3, 3)
         bodies = {model.body(n).id for n in GRIPPER_BODIES}
@@ -61,12 +67,12 @@ class World:
     @property
     def joints(self) -> Array:
         """Measured joints, (J,) [rad]."""
-        return self.data.qpos[self._qpos]
+        return self.data.qpos[self._qpos].copy()
 
     @property
     def velocities(self) -> Array:
         """Measured joint velocities, (J,) [rad/s]."""
-        return self.data.qvel[self._qvel]
+        return self.data.qvel[self._qvel].copy()
 
     @property
     def targets(self) -> Array:
@@ -159,7 +165,11 @@ class World:
 
     def warning(self) -> str:
         """Name of the first engine warning since the reset (lost contacts, unstable accelerations), or ""."""
+        if ALARM.count == self._quiet_until:  # nobody was warned: spares a look at every step
+            return ""
         counts = self.data.warning.number
+        if not counts.any():
+            self._quiet_until = ALARM.count
         return mujoco.mjtWarning(int(np.flatnonzero(counts)[0])).name if counts.any() else ""
 
     def save(self) -> Array:
@@ -201,3 +211,8 @@ class World:
         touched = owners[pairs[:, ::-1]][by_hand]
         touched = touched[touched >= 0]
         return int(touched[0]) if len(touched) else -1
+
+
+def _span(addresses: list[int]) -> slice:
+    """Addresses in a row as a slice: the arm is built in the order of its joints."""
+    return slice(int(addresses[0]), int(addresses[-1]) + 1)

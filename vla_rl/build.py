@@ -1,4 +1,4 @@
-"""Names to objects: environments, policies, data sets. The only module that imports sim and hardware, and only when asked."""
+"""Names to objects: environments, policies, data sets. Alone in importing sim and hardware, and only when asked."""
 
 from __future__ import annotations
 
@@ -98,7 +98,9 @@ def tasks(text: str, env: str = "") -> tuple[str, ...]:
     """
     if env:
         if not env.startswith(_FOREIGN) or env.count(":") < 2:
-            raise ValueError(f"--env '{env}' must read gymnasium:<module>:<id>, gymnasium:gym_pusht:gym_pusht/PushT-v0 for one")
+            raise ValueError(
+                f"--env '{env}' must read gymnasium:<module>:<id>, gymnasium:gym_pusht:gym_pusht/PushT-v0 for one"
+            )
         return (env.split(":", 2)[2],)
     known = task_names()
     names = tuple(known) if text == "all" else tuple(name.strip() for name in text.split(",") if name.strip())
@@ -145,7 +147,9 @@ def _make_foreign(config: EnvConfig) -> Any:
     try:
         return gymnasium.make(identifier, disable_env_checker=True, **config.kwargs)
     except TypeError as error:
-        raise ValueError(f"--env-kwargs {json.dumps(dict(config.kwargs))} do not fit '{identifier}': {error}") from error
+        raise ValueError(
+            f"--env-kwargs {json.dumps(dict(config.kwargs))} do not fit '{identifier}': {error}"
+        ) from error
 
 
 def shipped() -> dict[str, Path]:
@@ -186,7 +190,9 @@ def plan(policy: str, steps_per_chunk: int, ensemble: str, candidates: int, sele
 
         return Plan(steps_per_chunk, ensemble, candidates, selector)
     if (steps_per_chunk, ensemble, candidates, selector) != (0, "none", 1, "first"):
-        raise ValueError(f"'{policy}' has no chunks: leave out --steps-per-chunk, --ensemble, --candidates and --selector")
+        raise ValueError(
+            f"'{policy}' has no chunks: leave out --steps-per-chunk, --ensemble, --candidates and --selector"
+        )
     return None
 
 
@@ -258,7 +264,7 @@ def dataset_root(path: str | Path) -> Path:
     for candidate in (root, root / "dataset"):
         if (candidate / "meta" / "info.json").is_file():
             return candidate
-    hint = "; its collection was interrupted: run the same collect command again" if (root / "episodes").is_dir() else ""
+    hint = (
+        "; its collection was interrupted: run the same collect command again" if (root / "episodes").is_dir() else ""
+    )
     raise ValueError(f"no data set in {root}: there is no meta/info.json{hint}")
-
-

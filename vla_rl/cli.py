@@ -1,7 +1,8 @@
 """vla-rl: one command line for collecting, training, evaluating and measuring.
 
-Each subcommand is a module of `vla_rl.commands` with `add_arguments(parser)` and `run(args) -> Result`, imported only when
-it is asked for, so that `vla-rl --help` is there at once. Exit status: 0 done, 1 a one-line error, 2 wrong usage, 130 Ctrl-C.
+Each subcommand is a module of `vla_rl.commands` with `add_arguments(parser)` and `run(args) -> Result`, imported only
+when it is asked for, so that `vla-rl --help` is there at once. Exit status: 0 done, 1 a one-line error, 2 wrong usage,
+130 Ctrl-C.
 """
 
 from __future__ import annotations
@@ -112,7 +113,7 @@ def _overview(arguments: list[str]) -> int:
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
-    """Flags that every command has, where the command did not define them itself; subcommands have them, not their parent."""
+    """Flags that every command has where it did not define them itself; subcommands have them, not their parent."""
     children = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
     for child in (child for action in children for child in action.choices.values()):
         _add_common(child)

@@ -64,6 +64,11 @@ class Task(ABC):
         """Remember the compiled world: called once, before the first `scatter`."""
         self.world = world
 
+    def ask(self, variant: int) -> None:
+        """Name one of the scene's things: called after every `scatter`."""
+        self.variant = variant
+        self._named = self.things[self.target]
+
     @abstractmethod
     def build(self, spec: mujoco.MjSpec) -> None:
         """Add this task's objects and fixtures to a scene that has the arm, the table, lights and cameras already."""
@@ -109,7 +114,7 @@ class Task(ABC):
     @property
     def object_point(self) -> Array:
         """Where the named thing is, (3,) [m], base frame."""
-        return self.world.position(self.things[self.target])
+        return self.world.position(self._named)
 
     @property
     def goal_point(self) -> Array:

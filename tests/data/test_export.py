@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -9,11 +10,13 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from sample_episodes import JOINTS, TASKS, columns, fill
 
 from vla_rl.data.cache import build
 from vla_rl.data.lerobot import OutputExistsError, export
+from vla_rl.data.writers import PngWriter, features
 from vla_rl.record.durable import LockedError, locked
 from vla_rl.record.store import EpisodeStore
 
@@ -94,6 +97,45 @@ def test_a_longer_store_replaces_the_set(tmp_path: Path) -> None:
     export(tmp_path / "episodes", tmp_path / "set")
     assert len(build(tmp_path / "set", tmp_path / "cache", 8).episodes) == 3
     assert sorted(p.name for p in tmp_path.iterdir()) == ["cache", "episodes", "set"]
+
+
+def test_png_sets_are_laid_out_as_lerobots_own_writer_does(store: Path, png_set: Path, tmp_path: Path) -> None:
+    from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+    episodes = EpisodeStore(store, readonly=True)
+    theirs = LeRobotDataset.create("local/x", 30, features(episodes.schema, "image"), tmp_path / "x", "so101", False)
+    for written, about in episodes:
+        for t in range(len(written["action"])):
+            theirs.add_frame({k: np.atleast_1d(v[t]) for k, v in written.items()} | {"task": about["instruction"]})
+        theirs.save_episode()
+    theirs.finalize()
+    one, two = (next((root / "data").rglob("*.parquet")) for root in (png_set, tmp_path / "x"))
+    assert pq.read_schema(one).equals(pq.read_schema(two), check_metadata=True)
+    numbers = [n for n in pq.read_schema(one).names if not n.startswith("observation.images")]
+    assert pq.read_table(one, columns=numbers).equals(pq.read_table(two, columns=numbers))
+    one, two = (next((root / "meta/episodes").rglob("*.parquet")) for root in (png_set, tmp_path / "x"))
+    assert set(pq.read_schema(one).names) == set(pq.read_schema(two).names)
+    plain = [n for n in pq.read_schema(one).names if not n.startswith("stats/observation.images")]
+    assert pq.read_table(one, columns=plain).equals(pq.read_table(two, columns=plain))
+    read = [json.loads((root / "meta/info.json").read_text()) for root in (png_set, tmp_path / "x")]
+    assert read[0] == read[1]
+    stats = [json.loads((root / "meta/stats.json").read_text()) for root in (png_set, tmp_path / "x")]
+    assert stats[0].keys() == stats[1].keys()
+    assert np.allclose(*(s["observation.images.front"]["mean"] for s in stats), atol=0.01)
+
+
+def test_a_large_set_is_spread_over_files(store: Path, png_set: Path, tmp_path: Path) -> None:
+    episodes = EpisodeStore(store, readonly=True)
+    writer = PngWriter(episodes.schema, tmp_path / "set")
+    writer._meta.info.data_files_size_in_mb = 0.01
+    for number in range(len(episodes)):
+        written, about = episodes.read(number, decode=False)
+        writer.add(written, about["instruction"])
+    writer.close()
+    assert len(list((tmp_path / "set/data").rglob("*.parquet"))) > 1
+    one, two = build(png_set, tmp_path / "caches", None), build(tmp_path / "set", tmp_path / "caches", None)
+    assert all(np.array_equal(one.columns[name], two.columns[name]) for name in one.columns)
+    assert all(np.array_equal(one.images[name], two.images[name]) for name in one.images)
 
 
 KILLED = """

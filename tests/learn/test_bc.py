@@ -17,7 +17,7 @@ from vla_rl.record.store import EpisodeStore
 
 SIZE, EPISODES, LENGTH = 16, 6, 20
 NAMES = [f"joint_{i}.pos" for i in range(5)] + ["gripper.pos"]
-SMALL = ("width=32", "vision_channels=[8,8,8]", "text_width=16", "queries=2", "noise_draws=1")
+SMALL = ("width=32", "text_width=16", "queries=2", "noise_draws=1")
 
 
 @pytest.fixture(autouse=True)
@@ -119,7 +119,7 @@ def stop_after_three(part):
 
 
 def test_overfits_one_batch_by_ten(tmp_path):
-    settings = config(tmp_path, steps=250, lr=3e-3, brightness=0, contrast=0, saturation=0, checkpoint_interval=250)
+    settings = config(tmp_path, steps=150, lr=3e-3, brightness=0, contrast=0, saturation=0, checkpoint_interval=150)
     learner = BehaviourCloning(settings, [cache()])
     make = learner.batch
     learner.batch = lambda step: make(0)

@@ -40,21 +40,21 @@ def assert_same(a, b):
         assert all(np.array_equal(first[name], second[name]) for name in first)
 
 
-class Stop(Exception):
+class StopError(Exception):
     pass
 
 
 def stop_after(count):
     def listen(progress):
         if progress.stored == count:
-            raise Stop
+            raise StopError
 
     return listen
 
 
 def test_an_interrupted_collection_goes_on_to_the_very_same_set(tmp_path):
     gather(tmp_path / "whole", 6)
-    with pytest.raises(Stop):
+    with pytest.raises(StopError):
         gather(tmp_path / "parts", 6, on_progress=stop_after(2))
     assert len(contents(tmp_path / "parts")) == 2
     counts = gather(tmp_path / "parts", 6, workers=2)
@@ -143,7 +143,7 @@ def test_only_success_drops_failures_and_resumes_alike(tmp_path):
     successes = [pair for pair in contents(tmp_path / "all") if pair[1]["outcome"] == "success"]
     assert 0 < len(successes) < 10, "the clumsy expert does both"
     wanted = len(successes)
-    with pytest.raises(Stop):
+    with pytest.raises(StopError):
         gather(tmp_path / "good", wanted, only_success=True, on_progress=stop_after(1))
     gather(tmp_path / "good", wanted, only_success=True)
     assert_same(successes, contents(tmp_path / "good"))

@@ -50,14 +50,14 @@ def test_the_result_has_every_key_of_the_command_line_contract():
 
 
 def test_an_interrupted_evaluation_goes_on_to_the_same_result(tmp_path):
-    class Stop(Exception):
+    class StopError(Exception):
         pass
 
     def stop(done, successes):
         if done == 3:
-            raise Stop
+            raise StopError
 
-    with pytest.raises(Stop):
+    with pytest.raises(StopError):
         measure(out=tmp_path / "e", on_progress=stop)
     seen = []
     result = measure(out=tmp_path / "e", on_progress=lambda done, successes: seen.append(done))

@@ -55,7 +55,9 @@ def test_bootstrap_of_counts_agrees_with_resampling_the_pairs_themselves():
     first, second = rng.random(80) < 0.7, rng.random(80) < 0.5
     picks = rng.integers(0, 80, (10_000, 80))
     differences = (first[picks].astype(float) - second[picks]).mean(axis=1)
-    assert paired(first.tolist(), second.tolist()).ci95 == pytest.approx(np.quantile(differences, [0.025, 0.975]), abs=0.02)
+    assert paired(first.tolist(), second.tolist()).ci95 == pytest.approx(
+        np.quantile(differences, [0.025, 0.975]), abs=0.02
+    )
 
 
 def test_comparing_different_episodes_is_refused():

@@ -27,7 +27,7 @@ OUTPUTS = {"action": PolicyFeature(FeatureType.ACTION, (2,))}
 def save_policy(folder, **changes):
     torch.manual_seed(0)
     spec = ActionSpec(ActionKind.RAW, ("x", "y"), ("1", "1"), (-0.2, -0.2), (0.2, 0.2)).to_dict()
-    small = {"width": 32, "vision_channels": [8, 8, 8], "text_width": 16, "queries": 2, "inference_steps": 3}
+    small = {"width": 32, "inference_steps": 3}
     config = VLAConfig(
         input_features=INPUTS, output_features=OUTPUTS, device="cpu", fps=10, action_spec=spec, horizon=8,
         n_action_steps=4, **{**small, **changes},

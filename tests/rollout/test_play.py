@@ -2,7 +2,7 @@ from functools import partial
 
 import numpy as np
 import pytest
-import toy_env  # noqa: F401  (registers the environments)
+import toy_env
 
 from vla_rl import build
 from vla_rl.rollout.actors import ExecutionNoise, ExpertActor, RandomActor
@@ -156,7 +156,7 @@ def test_results_come_in_the_order_of_the_jobs_although_workers_are_not_equally_
 
 
 def test_a_worker_that_fails_is_reported_in_its_own_words():
-    with pytest.raises(WorkerError, match="^the arm fell off$"):
+    with pytest.raises(WorkerError, match=r"^the arm fell off$"):
         rollouts(JOBS, Crashing, workers=1)
 
 

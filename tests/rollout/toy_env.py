@@ -1,6 +1,7 @@
 """A small honest environment under LeRobot's convention: move a dot to the named one of two corners."""
 
 import time
+from typing import ClassVar
 
 import gymnasium
 import numpy as np
@@ -25,7 +26,7 @@ class Expert:
 
 
 class Reach(gymnasium.Env):
-    metadata = {"render_fps": 10, "render_modes": ["rgb_array"]}
+    metadata: ClassVar = {"render_fps": 10, "render_modes": ["rgb_array"]}
     variants = 2
 
     def __init__(self, image_size=32, success_key="is_success", pause=0.0):
@@ -64,7 +65,11 @@ class Reach(gymnasium.Env):
     def _info(self):
         success = self.touched != "" and self.touched == self.target
         info = {"instruction": f"go to the {self.target}", "target": self.target, "touched": self.touched}
-        return {**info, self.success_key: success, "labels": {"labels.points": np.stack([self.dot, CORNERS[self.target]])}}
+        return {
+            **info,
+            self.success_key: success,
+            "labels": {"labels.points": np.stack([self.dot, CORNERS[self.target]])},
+        }
 
 
 class Endless(Reach):

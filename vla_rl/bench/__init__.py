@@ -1,4 +1,4 @@
-"""Benchmarks, one module each with `run(quick=False) -> {"metrics": {...}, "against": {...}}`; this is what runs them."""
+"""What runs the benchmarks: one module each, with `run(quick=False) -> {"metrics": {...}, "against": {...}}`."""
 
 from __future__ import annotations
 
@@ -54,7 +54,16 @@ def run_apart(name: str, quick: bool = False) -> Result:
     """
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "result.json"
-        command = [sys.executable, "-m", "vla_rl", "bench", name, "--json", str(target), *(["--quick"] if quick else [])]
+        command = [
+            sys.executable,
+            "-m",
+            "vla_rl",
+            "bench",
+            name,
+            "--json",
+            str(target),
+            *(["--quick"] if quick else []),
+        ]
         done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         if done.returncode != 0:
             last = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
@@ -89,7 +98,9 @@ def write(out: Path, results: Sequence[Result]) -> None:
     for result in results:
         (out / f"{result['name']}.json").write_text(json.dumps(result, indent=1) + "\n")
     known = [json.loads(path.read_text()) for name in names() if (path := out / f"{name}.json").is_file()]
-    (out / "README.md").write_text(f"# Benchmarks\n\nWritten by `vla-rl bench all`; each JSON file says on which machine.\n\n{table(known)}\n")
+    (out / "README.md").write_text(
+        f"# Benchmarks\n\nWritten by `vla-rl bench all`; each JSON file says on which machine.\n\n{table(known)}\n"
+    )
 
 
 def table(results: Sequence[Result]) -> str:

@@ -1,7 +1,7 @@
 """Measure this machine.
 
   vla-rl bench render --json render.json
-  vla-rl bench all                        every benchmark in a process of its own; JSON files and a table in docs/benchmarks
+  vla-rl bench all          every benchmark in a process of its own; JSON files and a table in docs/benchmarks
 
 Each prints {"name", "machine", "metrics", "against", "command"}; `against` holds peers measured on the same machine.
 """
@@ -21,8 +21,12 @@ from vla_rl.commands import Result
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of `vla-rl bench`."""
     parser.add_argument("name", metavar="NAME", help=f"{', '.join(bench.names())} or all")
-    parser.add_argument("--quick", action="store_true", help="fewer repetitions: seconds instead of minutes, rougher figures")
-    parser.add_argument("--out", default="docs/benchmarks", metavar="DIR", help="where `all` writes (default docs/benchmarks)")
+    parser.add_argument(
+        "--quick", action="store_true", help="fewer repetitions: seconds instead of minutes, rougher figures"
+    )
+    parser.add_argument(
+        "--out", default="docs/benchmarks", metavar="DIR", help="where `all` writes (default docs/benchmarks)"
+    )
 
 
 def run(args: argparse.Namespace) -> Result:

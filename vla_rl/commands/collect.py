@@ -1,13 +1,13 @@
-"""Play episodes and write a LeRobotDataset v3.
+r"""Play episodes and write a LeRobotDataset v3.
 
   vla-rl collect --task lift --episodes 100 --out data/lift
   vla-rl collect --task all --policy clumsy --episodes 60 --out data/mixed
-  vla-rl collect --env gymnasium:gym_pusht:gym_pusht/PushT-v0 --env-kwargs '{"obs_type": "pixels_agent_pos"}' \\
+  vla-rl collect --env gymnasium:gym_pusht:gym_pusht/PushT-v0 --env-kwargs '{"obs_type": "pixels_agent_pos"}' \
       --policy random --episodes 10 --out data/pusht
 
-OUT/episodes keeps every finished episode as it was; OUT/dataset is the LeRobotDataset made from it. The same command goes
-on where an interrupted one stopped, and ends with the very same data. Failures are kept unless --only-success. Scenes are
-seeded from --seed (0) upwards; `vla-rl eval` starts at 1,000,000, so training never sees a test scene.
+OUT/episodes keeps every finished episode as it was; OUT/dataset is the LeRobotDataset made from it. The same command
+goes on where an interrupted one stopped, and ends with the very same data. Failures are kept unless --only-success.
+Scenes are seeded from --seed (0) upwards; `vla-rl eval` starts at 1,000,000, so training never sees a test scene.
 """
 
 from __future__ import annotations
@@ -28,8 +28,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--episodes", type=int, default=100, help="episodes to store (default 100); more goes on later")
     parser.add_argument("--out", required=True, metavar="DIR", help="the collection's folder")
     parser.add_argument("--policy", default="expert", help="expert (default), clumsy, random or a checkpoint folder")
-    parser.add_argument("--noise", type=float, default=0.02, help="execution noise of the expert's arm [rad] (default 0.02)")
-    parser.add_argument("--variants-per-scene", type=int, default=2, help="episodes a scene, each names another object (2)")
+    parser.add_argument(
+        "--noise", type=float, default=0.02, help="execution noise of the expert's arm [rad] (default 0.02)"
+    )
+    parser.add_argument(
+        "--variants-per-scene", type=int, default=2, help="episodes a scene, each names another object (2)"
+    )
     parser.add_argument("--only-success", action="store_true", help="drop failures and play on until there are enough")
     parser.add_argument("--workers", type=int, default=2, help="processes (default 2); 0 plays in this one")
     parser.add_argument("--images", default="png", choices=("png", "video"), help="how the data set keeps images")
@@ -61,7 +65,9 @@ def run(args: argparse.Namespace) -> Result:
         try:
             counts = collect(config, request, out, player, args.workers, show)
         except KeyboardInterrupt as error:
-            raise KeyboardInterrupt(f"interrupted; finished episodes are kept, the same command goes on ({out})") from error
+            raise KeyboardInterrupt(
+                f"interrupted; finished episodes are kept, the same command goes on ({out})"
+            ) from error
     from vla_rl.data.lerobot import export
 
     dataset = export(out / STORE, out / DATASET, images=args.images)

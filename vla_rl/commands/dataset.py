@@ -55,7 +55,11 @@ def _lines(found: dict[str, Any]) -> list[str]:
         f"{found['root']}: {found['robot_type'] or 'unknown robot'}, {found['fps']:g} fps, {found['bytes'] / 1e6:.1f} MB",
         f"{found['episodes']} episodes ({outcomes}), {found['frames']} frames, {found['seconds']:.0f} s",
         f"cameras: {cameras or 'none'}",
-        *(f"{name}: {f['dtype']} {f['shape']}" for name, f in found["features"].items() if name not in found["cameras"]),
+        *(
+            f"{name}: {f['dtype']} {f['shape']}"
+            for name, f in found["features"].items()
+            if name not in found["cameras"]
+        ),
         f"{len(tasks)} instructions: {'; '.join(tasks[:5])}{' ...' if len(tasks) > 5 else ''}",
     ]
 

@@ -2,7 +2,7 @@
 
   vla-rl doctor
 
-Status 1 where something that is needed does not work. What is optional (a GPU, ROS for those who don't use it) only warns.
+Status 1 where something that is needed does not work. What is optional (a GPU, ROS for those without) only warns.
 """
 
 from __future__ import annotations
@@ -119,9 +119,13 @@ def check_ros_copies() -> Finding:
     """One rclpy and no more."""
     copies = ros_copies(sys.path)
     if not copies and any(d.metadata["Name"] == "ros-rclpy" for d in distributions()):
-        return Finding("ros", FAIL, "ros-rclpy is recorded as installed, but its files are gone", "rm -r .venv; make install")
+        return Finding(
+            "ros", FAIL, "ros-rclpy is recorded as installed, but its files are gone", "rm -r .venv; make install"
+        )
     if not copies:
-        return Finding("ros", WARN, "no rclpy", "to use ROS: make install (wheels), or make install ROS=apt after ROS's setup.bash")
+        return Finding(
+            "ros", WARN, "no rclpy", "to use ROS: make install (wheels), or make install ROS=apt after ROS's setup.bash"
+        )
     if len(copies) == 1:
         return Finding("ros", OK, f"one rclpy, in {copies[0]}")
     remove = "pip uninstall ros-rclpy (and ros-common-interfaces), or open a shell without ROS's setup.bash"
@@ -130,7 +134,9 @@ def check_ros_copies() -> Finding:
 
 def ros_copies(path: list[str]) -> list[str]:
     """Folders of an import path that hold an rclpy, each once."""
-    folders = {str(Path(entry).resolve()) for entry in path if entry and (Path(entry) / "rclpy" / "__init__.py").is_file()}
+    folders = {
+        str(Path(entry).resolve()) for entry in path if entry and (Path(entry) / "rclpy" / "__init__.py").is_file()
+    }
     return sorted(folders)
 
 
@@ -170,14 +176,20 @@ def check_opencv() -> Finding:
     names = sorted({d.metadata["Name"].lower() for d in distributions() if d.metadata["Name"]} & set(wanted))
     if len(names) <= 1:
         return Finding("opencv", OK, names[0] if names else "none")
-    return Finding("opencv", WARN, f"{' and '.join(names)} share one folder", "pip uninstall all but opencv-python-headless")
+    return Finding(
+        "opencv", WARN, f"{' and '.join(names)} share one folder", "pip uninstall all but opencv-python-headless"
+    )
 
 
 def _probe(code: str, environment: dict[str, str]) -> str:
     """Run a small program apart, since what it tries may crash; empty, or one line of what went wrong."""
     try:
         done = subprocess.run(
-            [sys.executable, "-c", code], env={**os.environ, **environment}, capture_output=True, text=True, timeout=_PATIENCE_S
+            [sys.executable, "-c", code],
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+            timeout=_PATIENCE_S,
         )
     except subprocess.TimeoutExpired:
         return f"no answer in {_PATIENCE_S:.0f} s"

@@ -5,10 +5,10 @@
   vla-rl eval --policy outputs/lift --task lift --phrasings unseen --pairs
   vla-rl eval --policy A --task lift --compare B            (B: another policy, or an eval.json)
 
-Success with its 95% Wilson interval, cycle time, language accuracy (was the named object touched first? no touch is wrong)
-and, with --pairs, counterfactual pairs (one scene, another object named: both must go to the right one). With --out DIR:
-films, report.html, eval.json; the same command goes on where an interrupted one stopped. Scenes are seeded from 1,000,000
-upwards, collection's from 0. The same seeds give the same result, whatever the number of workers.
+Success with its 95% Wilson interval, cycle time, language accuracy (was the named object touched first? no touch is
+wrong) and, with --pairs, counterfactual pairs (one scene, another object named: both must go to the right one). With
+--out DIR: films, report.html, eval.json; the same command goes on where an interrupted one stopped. Scenes are seeded
+from 1,000,000 upwards, collection's from 0. The same seeds give the same result, whatever the number of workers.
 """
 
 from __future__ import annotations
@@ -31,13 +31,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--policy", required=True, help=f"{', '.join(build.policy_names())} or a checkpoint folder")
     where.add_arguments(parser)
     parser.add_argument("--episodes", type=int, default=50, help="scenes a task (default 50)")
-    parser.add_argument("--seed-base", "--seed", type=int, default=1_000_000, help="first scene's seed (default 1000000)")
-    parser.add_argument("--steps-per-chunk", type=int, default=0, help="actions executed of a chunk (default: the policy's)")
-    parser.add_argument("--ensemble", default="none", help="join overlapping chunks: none (default), temporal, adaptive")
+    parser.add_argument(
+        "--seed-base", "--seed", type=int, default=1_000_000, help="first scene's seed (default 1000000)"
+    )
+    parser.add_argument(
+        "--steps-per-chunk", type=int, default=0, help="actions executed of a chunk (default: the policy's)"
+    )
+    parser.add_argument(
+        "--ensemble", default="none", help="join overlapping chunks: none (default), temporal, adaptive"
+    )
     parser.add_argument("--candidates", type=int, default=1, help="chunks drawn for each observation (default 1)")
     parser.add_argument("--selector", default="first", help="which candidate is executed (default first)")
     parser.add_argument("--pairs", action="store_true", help="play every scene again with another object named")
-    parser.add_argument("--compare", default="", metavar="OTHER", help="a policy on the same episodes, or an earlier eval.json")
+    parser.add_argument(
+        "--compare", default="", metavar="OTHER", help="a policy on the same episodes, or an earlier eval.json"
+    )
     parser.add_argument("--workers", type=int, default=2, help="processes (default 2); 0 plays in this one")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="where learned policies run")
     parser.add_argument("--films", type=int, default=6, help="episodes a task to film, with --out (default 6)")
@@ -80,7 +88,11 @@ def _evaluate(args: argparse.Namespace, name: str, out: Path | None) -> dict[str
         try:
             return evaluate(config, request, player, args.workers, out, lambda n, s: bar.update(n, f"{s} successes"))
         except KeyboardInterrupt as error:
-            kept = f"finished episodes are kept in {out}, the same command goes on" if out else "nothing was kept: no --out"
+            kept = (
+                f"finished episodes are kept in {out}, the same command goes on"
+                if out
+                else "nothing was kept: no --out"
+            )
             raise KeyboardInterrupt(f"interrupted; {kept}") from error
 
 

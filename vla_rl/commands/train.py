@@ -13,6 +13,7 @@ import argparse
 import ast
 import dataclasses
 import inspect
+import itertools
 import types
 import typing
 from typing import Any
@@ -40,7 +41,9 @@ def run(args: argparse.Namespace) -> Result:
     config = read_config_flags(args, ALGORITHMS[args.algorithm])
     config = dataclasses.replace(config, data=tuple(str(build.dataset_root(path)) for path in config.data))
     result = train_bc(config, progress=True)
-    return Result({"command": f"train {args.algorithm}", **result}, 130 if result.get("stopped") == "interrupted" else 0)
+    return Result(
+        {"command": f"train {args.algorithm}", **result}, 130 if result.get("stopped") == "interrupted" else 0
+    )
 
 
 def add_config_flags(parser: argparse.ArgumentParser, config: type[Any], required: tuple[str, ...] = ()) -> None:
@@ -70,7 +73,7 @@ def field_docs(config: type[Any]) -> dict[str, str]:
     """Field name to the docstring behind it in the class's source."""
     body = ast.parse(inspect.getsource(config)).body[0].body  # type: ignore[attr-defined]
     docs = {}
-    for field, text in zip(body, body[1:], strict=False):
+    for field, text in itertools.pairwise(body):
         if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
             docs[getattr(field.target, "id", "")] = " ".join(str(text.value.value).split())
     return docs

@@ -14,12 +14,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("where")
     group.add_argument("--task", default="", metavar="NAMES", help="lift, or several: lift,place; or all")
     group.add_argument(
-        "--env", default="", metavar="gymnasium:MODULE:ID", help="any Gymnasium environment with LeRobot's convention, instead"
+        "--env",
+        default="",
+        metavar="gymnasium:MODULE:ID",
+        help="any Gymnasium environment with LeRobot's convention, instead",
     )
-    group.add_argument("--env-kwargs", default="{}", metavar="JSON", help="arguments of gymnasium.make, as a JSON object")
+    group.add_argument(
+        "--env-kwargs", default="{}", metavar="JSON", help="arguments of gymnasium.make, as a JSON object"
+    )
     group.add_argument("--instruction", default="", help="what to do, for an environment that does not say")
-    group.add_argument("--max-steps", type=int, default=0, help="cut episodes here (default: the environment's own limit)")
-    group.add_argument("--randomisation", default="train", metavar="LEVEL", help=f"{', '.join(build.LEVELS)} (default train)")
+    group.add_argument(
+        "--max-steps", type=int, default=0, help="cut episodes here (default: the environment's own limit)"
+    )
+    group.add_argument(
+        "--randomisation", default="train", metavar="LEVEL", help=f"{', '.join(build.LEVELS)} (default train)"
+    )
     group.add_argument("--phrasings", default="train", metavar="SET", help="train or unseen (default train)")
     group.add_argument("--image-size", type=int, default=96, help="height and width of the task's cameras (default 96)")
     group.add_argument("--cameras", default=",".join(build.CAMERAS), metavar="NAMES", help="default front,wrist")
@@ -51,5 +60,5 @@ def _json_object(text: str) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f"--env-kwargs is not JSON: {error}") from error
     if not isinstance(value, dict):
-        raise ValueError("--env-kwargs must be a JSON object, {\"obs_type\": \"pixels_agent_pos\"} for one")
+        raise ValueError('--env-kwargs must be a JSON object, {"obs_type": "pixels_agent_pos"} for one')
     return value

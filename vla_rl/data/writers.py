@@ -1,8 +1,7 @@
 """Two ways to write a LeRobotDataset v3: images as PNG in the Parquet files, or as videos.
 
-LeRobot's metadata classes write everything under meta/. Videos go through LeRobot's frame-by-frame writer. The PNG files that
-an episode store holds are taken over as they are instead: going through that writer would decode and encode every image,
-and cost six times as much.
+LeRobot's own classes write everything under meta/, and the videos. The PNG files that an episode store holds are taken
+over as they are: LeRobot's frame-by-frame writer would decode and encode every image, and take ten times as long.
 """
 
 from __future__ import annotations
@@ -145,7 +144,7 @@ class PngWriter:
         for name, files in images.items():
             table = table.append_column(name, pa.StructArray.from_arrays([pa.array(files), paths], ["bytes", "path"]))
         table = table.select(list(self._features)).cast(self._features.arrow_schema)
-        if self._file is not None and self._path().stat().st_size > self._meta.data_files_size_in_mb << 20:
+        if self._file is not None and self._path().stat().st_size > self._meta.data_files_size_in_mb * 2**20:
             self._close_file()
             self._place = update_chunk_file_indices(*self._place, self._meta.chunks_size)
         if self._file is None:
@@ -170,13 +169,14 @@ def _image_statistics(files: list[bytes]) -> dict[str, NDArray[Any]]:
     from lerobot.datasets.compute_stats import get_feature_stats
 
     chosen = np.unique(np.linspace(0, len(files) - 1, _IMAGES_FOR_STATISTICS).astype(int))
-    images = [cv2.imdecode(np.frombuffer(files[i], np.uint8), cv2.IMREAD_COLOR)[..., ::-1] for i in chosen]
-    stats = get_feature_stats(np.moveaxis(np.stack(images), -1, 1), axis=(0, 2, 3), keepdims=True)
+    images = [np.asarray(cv2.imdecode(np.frombuffer(files[i], np.uint8), cv2.IMREAD_COLOR)) for i in chosen]
+    rgb = np.moveaxis(np.stack(images)[..., ::-1], -1, 1)
+    stats = get_feature_stats(rgb, axis=(0, 2, 3), keepdims=True)
     return {key: value if key == "count" else np.squeeze(value / 255.0, axis=0) for key, value in stats.items()}
 
 
 def _quiet() -> None:
-    """Keep LeRobot's import from reporting a missing FFmpeg for torchcodec on 60 lines: nothing here decodes with it."""
+    """Keep LeRobot from reporting on 60 lines that torchcodec finds no FFmpeg: nothing here decodes with it."""
     logging.getLogger("lerobot").setLevel(logging.ERROR)
     import av
     import datasets

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -253,9 +254,13 @@ def _excluded(episode: Mapping[str, Any], rules: Sequence[str]) -> bool:
 
 
 def _held_out(data: ChunkDataset, share: float, seed: int) -> NDArray[np.bool_]:
-    """Which frames belong to held-out episodes, (len(data),): about `share` of the episodes, chosen by the seed."""
-    episodes = np.random.default_rng((seed, HOLDOUT)).random(len(data.episodes)) < share
-    return episodes[data.episode_of(np.arange(len(data)))]
+    """Which frames belong to held-out episodes, (len(data),): `share` of them, one at least, chosen by the seed."""
+    owner = data.episode_of(np.arange(len(data)))
+    episodes = np.unique(owner)
+    count = math.ceil(share * len(episodes))
+    if 0 < len(episodes) <= count:
+        raise ValueError(f"holdout {share} leaves none of {len(episodes)} episodes to train on")
+    return np.isin(owner, np.random.default_rng((seed, HOLDOUT)).permutation(episodes)[:count])
 
 
 def _resident(setting: str, caches: Sequence[FrameCache], device: torch.device) -> bool:

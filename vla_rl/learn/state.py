@@ -62,16 +62,22 @@ def load_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer)
 
 def _load_moments(tensors: dict[str, Tensor], model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Restore the optimiser through its own `load_state_dict`, which puts each tensor on its device."""
-    names = {weight: name for name, weight in _trainable(model)}
+    weights = dict(_trainable(model))
+    names = {weight: name for name, weight in weights.items()}
     order = [names[p] for group in optimizer.param_groups for p in group["params"]]
     moments: dict[str, dict[str, Tensor]] = {name: {} for name in order}
     for key, value in tensors.items():
         kind, _, rest = key.partition("/")
         if kind == "optimizer":
             slot, _, name = rest.partition("/")
-            moments[name][slot] = value
+            moments[name][slot] = _laid_out_as(weights[name], value)
     state = {i: moments[name] for i, name in enumerate(order) if moments[name]}
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+
+
+def _laid_out_as(weight: Tensor, value: Tensor) -> Tensor:
+    """The value in the weight's memory format: fused AdamW walks weight and moments as they lie in memory."""
+    return torch.empty_like(weight, dtype=value.dtype).copy_(value) if value.shape == weight.shape else value
 
 
 def _trainable(model: nn.Module) -> list[tuple[str, nn.Parameter]]:

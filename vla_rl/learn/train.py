@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast
+from accelerate.utils import DistributedDataParallelKwargs, broadcast
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
@@ -65,7 +65,9 @@ def make_accelerator(config: BCConfig) -> Accelerator:
         raise ValueError("device cuda: torch sees no GPU here; use --device cpu")
     if config.threads:
         torch.set_num_threads(config.threads)
-    return Accelerator(cpu=config.device == "cpu")
+    # a policy has weights that only some losses reach: guidance, labels
+    unused = DistributedDataParallelKwargs(find_unused_parameters=True)
+    return Accelerator(cpu=config.device == "cpu", kwargs_handlers=[unused])
 
 
 def bf16(setting: str, device: torch.device) -> bool:

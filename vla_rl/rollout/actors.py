@@ -44,7 +44,7 @@ class ExecutionNoise:
 
 @dataclass(eq=False)
 class ExpertActor:
-    """The environment's scripted expert, perturbed while it allows it: `action` is executed, its own target stays clean.
+    """The environment's scripted expert, perturbed while it allows it; its own target stays clean.
 
     Attributes:
         clumsy: the deliberately poor mode, for data of mixed quality.

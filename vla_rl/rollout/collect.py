@@ -6,9 +6,9 @@
     DIR/episodes/       the store: finished episodes in the order of their numbers
     DIR/dataset/        LeRobotDataset v3, made from the store
 
-Episode n is a pure function of the request: its scene is `seed + n // variants_per_scene`, and the episodes of one scene name
-different objects in it. The store therefore always holds the beginning of one fixed sequence, and going on equals never
-having stopped.
+Episode n is a pure function of the request: its scene is `seed + n // variants_per_scene`, and the episodes of one
+scene name different objects in it. The store therefore always holds the beginning of one fixed sequence, and going on
+equals never having stopped.
 """
 
 from __future__ import annotations
@@ -49,7 +49,9 @@ class CollectConfig:
     def __post_init__(self) -> None:
         """Raise ValueError for what can not be collected."""
         if not self.tasks or self.episodes < 1 or self.variants_per_scene < 1 or self.seed < 0:
-            raise ValueError("collect needs a task, --episodes and --variants-per-scene of at least 1 and --seed of at least 0")
+            raise ValueError(
+                "collect needs a task, --episodes and --variants-per-scene of at least 1 and --seed of at least 0"
+            )
 
 
 @dataclass(frozen=True)
@@ -164,4 +166,3 @@ def _keep(rollout: Rollout, config: CollectConfig) -> bool:
 
 def _origin(request: Mapping[str, Any]) -> dict[str, Any]:
     return {key: request[key] for key in ("policy", "env") if key in request}
-

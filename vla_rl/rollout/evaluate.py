@@ -7,8 +7,8 @@
     DIR/videos/           the first episodes of every task
     DIR/report.html
 
-Scene seeds start at `SEED_BASE`, collection's at 0: no training scene is ever a test scene. Every policy that is asked the
-same plays the same episodes, so that results pair up.
+Scene seeds start at `SEED_BASE`, collection's at 0: no training scene is ever a test scene. Every policy that is asked
+the same plays the same episodes, so that results pair up.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def evaluate(
 
     Args:
         config: what to play.
-        request: everything else that decides an episode (policy, environment, plan), JSON-ready; it is part of the result.
+        request: everything else that decides an episode (policy, environment, plan), JSON-ready; part of the result.
         make_player: picklable factory of the player that each worker uses.
         workers: processes; 0 plays in this one. The result does not depend on it.
         out: folder for log, videos and result; episodes that its log has already are not played again.
@@ -106,7 +106,7 @@ def evaluate(
 
 
 def record(rollout: Rollout) -> Record:
-    """The JSON line of one episode; `actions` is a digest of all executed actions: equal where two runs were bit for bit."""
+    """The JSON line of one episode; `actions` digests all executed actions: equal where two runs were, bit for bit."""
     meta = {key: rollout.meta[key] for key in _KEPT}
     return {**meta, "success": meta["outcome"] == "success"}
 
@@ -158,7 +158,7 @@ def language(records: Sequence[Record]) -> dict[str, Any] | None:
 
 
 def counterfactual(records: Sequence[Record]) -> dict[str, Any] | None:
-    """How often both episodes of one scene went to the object each of them named. None where no scene was played twice."""
+    """How often both episodes of a scene went to the object that each named. None where no scene was played twice."""
     scenes: dict[tuple[str, int], list[Record]] = {}
     for r in records:
         scenes.setdefault((r["task"], r["seed"]), []).append(r)
@@ -185,7 +185,9 @@ def compare(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, An
     other = {_identity(r): succeeded(r) for r in second["per_episode"]}
     shared = [(succeeded(r), other[_identity(r)]) for r in first["per_episode"] if _identity(r) in other]
     if not shared:
-        raise ValueError("the two results share no episode: evaluate both with the same --task, --episodes and --seed-base")
+        raise ValueError(
+            "the two results share no episode: evaluate both with the same --task, --episodes and --seed-base"
+        )
     return {"other": second.get("policy", "?"), **paired([a for a, _ in shared], [b for _, b in shared]).to_dict()}
 
 
@@ -201,12 +203,16 @@ class _Log:
         wanted = json.loads(json.dumps(request))
         if not self._path.is_file():
             if out.exists() and (not out.is_dir() or any(out.iterdir())):
-                raise ValueError(f"--out {out} exists and holds something else than an evaluation; choose another folder")
+                raise ValueError(
+                    f"--out {out} exists and holds something else than an evaluation; choose another folder"
+                )
             out.mkdir(parents=True, exist_ok=True)
             self._path.write_text(json.dumps(wanted) + "\n")
         lines = list(_whole_lines(self._path))
         if not lines or lines[0] != wanted:
-            raise ValueError(f"--out {out} holds an evaluation made otherwise: {_difference(lines, wanted)}; choose another folder")
+            raise ValueError(
+                f"--out {out} holds an evaluation made otherwise: {_difference(lines, wanted)}; choose another folder"
+            )
         self.done: list[Record] = lines[1:]
         self._path.write_text("".join(json.dumps(line) + "\n" for line in lines))
         self._file: TextIO = self._path.open("a")

@@ -103,7 +103,9 @@ class ChunkActor:
         self.slots = plan.slots
         self.period = plan.steps_per_chunk or int(policy.config.n_action_steps)
         if self.period > policy.config.horizon:
-            raise ValueError(f"--steps-per-chunk {self.period} is longer than the policy's chunk ({policy.config.horizon})")
+            raise ValueError(
+                f"--steps-per-chunk {self.period} is longer than the policy's chunk ({policy.config.horizon})"
+            )
         # A sampler that draws noise at every step draws it for the whole batch: only alone is it the episode's own.
         self._batch = 1 if policy.config.scheduler == "ddpm" else plan.batch
         self._episodes: dict[int, _Episode] = {}
@@ -168,7 +170,9 @@ def observation_batch(histories: list[list[Frame]], config: Any) -> dict[str, An
     batch: dict[str, Any] = {"task": [history[-1].instruction for history in histories]}
     for key in config.input_features:
         shape = tuple(config.input_features[key].shape)
-        values = np.stack([[_fitted(frame.columns[key], shape) for frame in history] for history in padded])  # (B, To, ...)
+        values = np.stack(
+            [[_fitted(frame.columns[key], shape) for frame in history] for history in padded]
+        )  # (B, To, ...)
         batch[key] = torch.from_numpy(values if steps > 1 else values[:, 0])
     return batch
 
@@ -186,7 +190,9 @@ def check_fit(inputs: Mapping[str, Any], outputs: Mapping[str, Any], world: Worl
         shape = tuple(feature.shape)
         given = world.features.get(key)
         if given is None:
-            raise ValueError(f"{name} needs '{key}', which '{world.name}' does not give; it gives: {', '.join(world.features)}")
+            raise ValueError(
+                f"{name} needs '{key}', which '{world.name}' does not give; it gives: {', '.join(world.features)}"
+            )
         have = tuple(given["shape"])
         if given["dtype"] != "image" and have != shape:
             raise ValueError(f"{name} needs '{key}' of shape {shape}; '{world.name}' gives {have}")
@@ -203,7 +209,9 @@ class LeRobotActor:
 
     def __init__(self, folder: str, plan: Plan, device: str) -> None:
         if plan != Plan(slots=plan.slots, batch=plan.batch):
-            raise ValueError(f"{folder} is not a vla_rl policy: it runs as LeRobot runs it, without --candidates or --ensemble")
+            raise ValueError(
+                f"{folder} is not a vla_rl policy: it runs as LeRobot runs it, without --candidates or --ensemble"
+            )
         from lerobot.policies.factory import get_policy_class, make_pre_post_processors
         from lerobot.utils.import_utils import register_third_party_plugins
 

@@ -52,7 +52,7 @@ class Proposal:
 
     Attributes:
         action: to execute, (A,) float32.
-        clean: what the policy or expert itself proposes, (A,), before any execution noise; None where there is no policy.
+        clean: what the policy or expert itself proposes, (A,), before any execution noise; None where none does.
         source: who acts.
         chunk: ordinal of the chunk in the episode, -1 where there is none.
         value: what the critic said of it, 0 where there is no critic.

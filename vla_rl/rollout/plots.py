@@ -62,7 +62,7 @@ def confusion(records: Sequence[Mapping[str, Any]]) -> str | None:
     if not counts:
         return None
     named = sorted({target for target, _ in counts})
-    touched = sorted({t for _, t in counts} - {NOTHING} | set(named)) + [NOTHING]
+    touched = [*sorted({t for _, t in counts} - {NOTHING} | set(named)), NOTHING]
     figure, axes = _figure(1.8 + 0.62 * len(touched), 1.6 + 0.42 * len(named))
     totals = {n: sum(v for (target, _), v in counts.items() if target == n) for n in named}
     shares = [[counts[n, t] / totals[n] for t in touched] for n in named]

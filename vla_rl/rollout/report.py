@@ -61,9 +61,20 @@ def _lead(result: Mapping[str, Any]) -> str:
 def _tiles(result: Mapping[str, Any]) -> list[dict[str, str]]:
     tiles = [_tile("Success", result["success_rate"], result["ci95"], f"{result['successes']} of {result['episodes']}")]
     if said := result.get("language"):
-        tiles.append(_tile("Touches the named object first", said["accuracy"], said["ci95"], f"{said['right']} of {said['episodes']}"))
+        tiles.append(
+            _tile(
+                "Touches the named object first",
+                said["accuracy"],
+                said["ci95"],
+                f"{said['right']} of {said['episodes']}",
+            )
+        )
     if pairs := result.get("pairs"):
-        tiles.append(_tile("Pairs: both objects right", pairs["accuracy"], pairs["ci95"], f"{pairs['right']} of {pairs['pairs']}"))
+        tiles.append(
+            _tile(
+                "Pairs: both objects right", pairs["accuracy"], pairs["ci95"], f"{pairs['right']} of {pairs['pairs']}"
+            )
+        )
     if result["cycle_time_s"] is not None:
         note = f"mean of {result['successes']} successes"
         tiles.append({"name": "Cycle time", "value": f"{result['cycle_time_s']:.1f} s", "note": note})
@@ -97,7 +108,10 @@ def _comparison(compared: Mapping[str, Any] | None) -> dict[str, Any] | None:
     if not compared:
         return None
     low, high = compared["ci95"]
-    shown = {"difference": f"{100 * compared['difference']:+.0f} points", "interval": f"{100 * low:+.0f} to {100 * high:+.0f}"}
+    shown = {
+        "difference": f"{100 * compared['difference']:+.0f} points",
+        "interval": f"{100 * low:+.0f} to {100 * high:+.0f}",
+    }
     return {**compared, **shown, "p_value": f"{compared['p_value']:.3g}"}
 
 

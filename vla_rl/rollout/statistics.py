@@ -79,7 +79,9 @@ def paired(first: Sequence[bool], second: Sequence[bool], resamples: int = 10_00
         ValueError: different lengths, or nothing to compare.
     """
     if len(first) != len(second) or not first:
-        raise ValueError(f"a paired comparison needs the same episodes on both sides, not {len(first)} and {len(second)}")
+        raise ValueError(
+            f"a paired comparison needs the same episodes on both sides, not {len(first)} and {len(second)}"
+        )
     a, b = np.asarray(first, dtype=bool), np.asarray(second, dtype=bool)
     both, neither = int((a & b).sum()), int((~a & ~b).sum())
     only_a, only_b = int((a & ~b).sum()), int((~a & b).sum())

@@ -1,7 +1,7 @@
 """Workers: play jobs in several processes and hand the results back in the order of the jobs.
 
-Processes are spawned, each with its own worlds and actor. A worker that dies is reported, never waited for; when the parent
-dies, however hard, the workers see their pipe close and leave.
+Processes are spawned, each with its own worlds and actor. A worker that dies is reported, never waited for; when the
+parent dies, however hard, the workers see their pipe close and leave.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 import signal
 import traceback
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -18,8 +19,10 @@ from typing import Any
 
 from vla_rl.rollout.play import Job, Player, Rollout
 
-WINDOW = 3  # jobs in flight, as a multiple of what the workers can play at once: bounds the results that wait their turn
-_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+# Jobs in flight, as a multiple of what can be played at once: bounds the results that wait for their turn.
+WINDOW = 3
+# LP is llvmpipe, the software renderer: one thread a worker is far faster than several that fight for the cores.
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "LP_NUM_THREADS")
 
 
 class WorkerError(RuntimeError):
@@ -126,18 +129,28 @@ class _Worker:
         return rollout
 
 
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Processes started inside inherit an environment that keeps libraries to one thread."""
+    before = {name: os.environ.get(name) for name in _THREADS}
+    os.environ.update(dict.fromkeys(_THREADS, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name)
+            else:
+                os.environ[name] = value
+
+
 class _Pool:
     """All workers, seen from the parent."""
 
     def __init__(self, make_player: Callable[[], Player], count: int) -> None:
         context = multiprocessing.get_context("spawn")
-        before = {name: os.environ.get(name) for name in _THREADS}
-        os.environ.update(dict.fromkeys(_THREADS, "1"))  # inherited by the workers: one core each
-        try:
+        with _one_thread_each():
             self.workers = [_Worker(context, make_player) for _ in range(count)]
-        finally:
-            for name, value in before.items():
-                os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)
         while not all(worker.slots for worker in self.workers):
             self.collect()
         self.window = WINDOW * sum(worker.slots for worker in self.workers)

@@ -172,7 +172,9 @@ class World:
             if key in info:
                 return bool(info[key])
         given = ", ".join(sorted(info)) or "nothing"
-        raise ValueError(f"'{self.name}' reports no success: info needs one of {', '.join(SUCCESS_KEYS)}; it has {given}")
+        raise ValueError(
+            f"'{self.name}' reports no success: info needs one of {', '.join(SUCCESS_KEYS)}; it has {given}"
+        )
 
 
 def _flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
@@ -195,10 +197,14 @@ def _features(space: gymnasium.Space[Any], name: str) -> dict[str, dict[str, Any
     features: dict[str, dict[str, Any]] = {}
     for key, leaf in _flatten(space).items():
         if not isinstance(leaf, gymnasium.spaces.Box):
-            raise ValueError(f"'{name}': observation '{key}' is a {type(leaf).__name__}; only arrays (Box) can be stored")
+            raise ValueError(
+                f"'{name}': observation '{key}' is a {type(leaf).__name__}; only arrays (Box) can be stored"
+            )
         image = key.startswith("observation.image")
         if image and (leaf.dtype != np.uint8 or len(leaf.shape) != 3):
-            raise ValueError(f"'{name}': camera '{key}' is {leaf.dtype} {leaf.shape}; it must be uint8 (height, width, 3)")
+            raise ValueError(
+                f"'{name}': camera '{key}' is {leaf.dtype} {leaf.shape}; it must be uint8 (height, width, 3)"
+            )
         names = ["height", "width", "channels"] if image else None
         features[key] = {"dtype": "image" if image else "float32", "shape": list(leaf.shape), "names": names}
     return features
