@@ -74,7 +74,7 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], Float32]):
         self._task.bind(self.world)
         self._kinematics = Kinematics(self.spec_robot, arm_model())
         self._home = home(self._kinematics)
-        self._projection = Projection(self.world.model, self.world.data, self.image_size[1] / self.image_size[0])
+        self._projection = self.projection(self.world.data)
         self._camera_ids = {c: self.world.model.camera(c).id for c in CAMERAS}
         self._renderer: Cameras | None = None
         self._limit, self._hold = (round(s * self.fps) for s in (self._task.time_limit, self._task.hold_time))
@@ -145,7 +145,7 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], Float32]):
         if self.randomisation == "none":
             layout, looks = np.random.default_rng(0), np.random.default_rng(0)
         start = self._home + layout.uniform(-0.04, 0.04, len(self._home)) * (self.randomisation != "none")
-        self.world.repaint({})
+        self.world.clear()
         self._task.scatter(layout, self.randomisation)
         placed = self.world.save()
         self.world.repaint(randomize.draw(self.world.nominal, looks, self.randomisation, self._task.colours))
@@ -173,15 +173,29 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], Float32]):
         self.world.advance(self.targets(action))
         return self.observe(), *self.judge()
 
-    def targets(self, action: Float32) -> Array:
-        """An action (6,) in LeRobot's units as joint targets (6,) [rad]; ValueError where it is no such thing."""
-        values = np.asarray(action, dtype=np.float64)
-        if values.shape != self.action_space.shape or not math.isfinite(values.sum()):
-            raise ValueError(f"an action is {self.action_space.shape} finite numbers, got {values.shape}: {values}")
+    def targets(self, action: Float32, *batch: int) -> Array:
+        """Actions (*batch, 6) in LeRobot's units as joint targets [rad]; ValueError where they are no such thing."""
+        values, shape = np.asarray(action, dtype=np.float64), (*batch, len(self.spec_robot.joints))
+        if values.shape != shape or not math.isfinite(values.sum()):
+            raise ValueError(f"an action is {shape} finite numbers, got {values.shape}: {values}")
         return self.spec_robot.from_lerobot(values)
 
-    def judge(self) -> tuple[float, bool, bool, dict[str, Any]]:
-        """What came of the period just past: reward, terminated, truncated, info."""
+    def projection(self, cameras: Any) -> Projection:
+        """How this environment's cameras see, at the poses that something with `cam_xpos` and `cam_xmat` has."""
+        aspect = self.image_size[1] / self.image_size[0]
+        return Projection(self.world.model, cameras.cam_xpos, cameras.cam_xmat, aspect)
+
+    @property
+    def points(self) -> Array:
+        """Where the named thing and its goal are, (2, 3) [m], base frame."""
+        return np.array([self._task.object_point, self._task.goal_point])
+
+    def judge(self, pixels: Float32 | None = None) -> tuple[float, bool, bool, dict[str, Any]]:
+        """What came of the period just past: reward, terminated, truncated, info.
+
+        Args:
+            pixels: the projection of `points` where somebody has it already, (C, 2, 2).
+        """
         self._steps += 1
         if not self._touched:
             owner = self.world.first_touched(self._owners)
@@ -189,14 +203,18 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], Float32]):
         self._held = self._held + 1 if self._task.satisfied else 0
         success, invalid = self._held >= self._hold, self.world.warning()
         reward = self._task.progress if self._dense else float(success)
-        info = self.info()
+        info = self.info(pixels)
         if invalid:
             info["invalid"], info["is_success"], success = invalid, False, False
         return reward, success, not success and bool(invalid or self._steps >= self._limit), info
 
-    def observe(self) -> dict[str, Any]:
-        """The observation of now."""
-        state = self.spec_robot.to_lerobot(self.world.joints).astype(np.float32)
+    def agent_pos(self, qpos: Array) -> Float32:
+        """Joints of engine positions (..., nq), (..., 6) in LeRobot's units."""
+        return self.spec_robot.to_lerobot(qpos[..., self.world.arm]).astype(np.float32)
+
+    def observe(self, state: Float32 | None = None) -> dict[str, Any]:
+        """The observation of now; `state` is `agent_pos` where somebody has it already, (6,)."""
+        state = self.agent_pos(self.world.data.qpos) if state is None else state
         if not self.cameras:
             return {"agent_pos": state}
         return {"pixels": {c: self.picture(c) for c in self.cameras}, "agent_pos": state}
@@ -207,10 +225,10 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], Float32]):
             self._renderer = Cameras(self.world.model, self.image_size, self._quality.shadows)
         return self._renderer.render(self.world.data, camera)
 
-    def info(self) -> dict[str, Any]:
-        """What is asked, what was touched, whether it is done, and the labels."""
-        points = np.array([self._task.object_point, self._task.goal_point])
-        pixels = self._projection(points).astype(np.float32)
+    def info(self, pixels: Float32 | None = None) -> dict[str, Any]:
+        """What is asked, what was touched, whether it is done, and the labels; `pixels` as in `judge`."""
+        points = self.points
+        pixels = self._projection(points) if pixels is None else pixels
         labels = {"labels.points": points.astype(np.float32)}
         labels |= {f"labels.pixels.{c}": pixels[i] for c, i in self._camera_ids.items()}
         return {

@@ -7,6 +7,7 @@ from typing import Any
 
 import mujoco
 import numpy as np
+from numpy.typing import NDArray
 
 from vla_rl.types import Array, Image
 
@@ -67,21 +68,22 @@ class Projection:
     """Where points appear in every camera, in coordinates that run from -1 to 1 left to right and top to bottom.
 
     Args:
-        model: the compiled scene.
-        data: where it is now; its arrays are read at every call.
+        model: the compiled scene, with C cameras.
+        eyes: where the cameras are, the engine's `cam_xpos`, (..., C, 3) [m]; read at every call.
+        axes: how they are turned, the engine's `cam_xmat`, (..., C, 9); read at every call.
         aspect: width over height of the pictures.
     """
 
-    def __init__(self, model: mujoco.MjModel, data: mujoco.MjData, aspect: float) -> None:
+    def __init__(self, model: mujoco.MjModel, eyes: Array, axes: Array, aspect: float) -> None:
         half = np.tan(np.radians(model.cam_fovy) / 2)
         self._scale = np.stack([1 / (half * aspect), -1 / half], axis=-1)[:, None, :]
-        self._eyes, self._axes = data.cam_xpos[:, None], data.cam_xmat.reshape(-1, 3, 3)
+        self._eyes, self._axes = eyes[..., None, :], axes.reshape(*axes.shape[:-1], 3, 3)
 
-    def __call__(self, points: Array) -> Array:
-        """Project points (N, 3) [m], (C, N, 2); 2.0 where out of view or behind the camera."""
-        local = (points - self._eyes) @ self._axes
+    def __call__(self, points: Array) -> NDArray[np.float32]:
+        """Project points (..., N, 3) [m], (..., C, N, 2); 2.0 where out of view or behind the camera."""
+        local = (points[..., None, :, :] - self._eyes) @ self._axes
         depth = -local[..., 2:]
         pixels = local[..., :2] * (self._scale / np.maximum(depth, NEAREST))
         hidden = (np.abs(pixels) > VIEW_LIMIT).any(axis=-1) | (depth[..., 0] <= NEAREST)
         pixels[hidden] = OUT_OF_VIEW
-        return pixels
+        return pixels.astype(np.float32)

@@ -26,13 +26,15 @@ class _Passenger(gymnasium.Wrapper[dict[str, Any], NDArray[np.float32], dict[str
 
     env: TabletopEnv
     fresh = True
+    seen: tuple[NDArray[np.float32], NDArray[np.float32]]
 
     def reset(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         self.fresh = True
         return self.env.reset(**kwargs)
 
     def step(self, action: NDArray[np.float32]) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
-        return self.env.observe(), *self.env.judge()
+        state, pixels = self.seen
+        return self.env.observe(state), *self.env.judge(pixels)
 
 
 class TabletopVectorEnv(SyncVectorEnv):
@@ -58,6 +60,7 @@ class TabletopVectorEnv(SyncVectorEnv):
         world = self._passengers[0].env.world
         self._substeps = world.substeps
         self._batch = Batch(world.model, num_envs, threads, persistent=True)
+        self._projection = self._passengers[0].env.projection(self._batch)
 
     def step(self, actions: NDArray[np.float32]) -> Any:
         """One control period of every tabletop towards joint targets (N, 6) in LeRobot's units.
@@ -65,13 +68,21 @@ class TabletopVectorEnv(SyncVectorEnv):
         Raises:
             ValueError: a value that is not finite, or a wrong size; no world moved.
         """
-        targets = [passenger.env.targets(action) for passenger, action in zip(self._passengers, actions, strict=True)]
+        targets = self._passengers[0].env.targets(actions, self.num_envs)
         self._load_fresh()
         self._batch.ctrl[:] = targets
         self._batch.step(nstep=self._substeps, stage=FRESH)
         for i, passenger in enumerate(self._passengers):
             self._batch.get_data(i, passenger.env.world.data)
+        self._look()
         return super().step(actions)
+
+    def _look(self) -> None:
+        """What the environments would each compute alike, for all of them at once."""
+        states = self._passengers[0].env.agent_pos(self._batch.qpos)
+        pixels = self._projection(np.stack([passenger.env.points for passenger in self._passengers]))
+        for passenger, *seen in zip(self._passengers, states, pixels, strict=True):
+            passenger.seen = (seen[0], seen[1])
 
     def _load_fresh(self) -> None:
         """Hand the scenes that were reset since to the engine."""

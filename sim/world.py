@@ -45,6 +45,7 @@ class World:
         model, data: the engine's own; `nominal` is the model as it was compiled.
         substeps: engine steps in a control period.
         dt: control period [s].
+        arm: where the arm's joints are in the engine's positions.
     """
 
     def __init__(self, model: mujoco.MjModel, robot: RobotSpec) -> None:
@@ -54,7 +55,7 @@ class World:
         self.dt = 1.0 / robot.rate
         self.substeps = round(self.dt / model.opt.timestep)
         self._quiet_until = ALARM.count
-        self._qpos = _span([model.joint(n).qposadr[0] for n in robot.names])
+        self.arm = _span([model.joint(n).qposadr[0] for n in robot.names])
         self._qvel = _span([model.joint(n).dofadr[0] for n in robot.names])
         site = model.site(GRIPPER_FRAME).id
         self._tip, self._tip_rotation = self.data.site_xpos[site], self.data.site_xmat[site].reshape(3, 3)
@@ -67,7 +68,7 @@ class World:
     @property
     def joints(self) -> Array:
         """Measured joints, (J,) [rad]."""
-        return self.data.qpos[self._qpos].copy()
+        return self.data.qpos[self.arm].copy()
 
     @property
     def velocities(self) -> Array:
@@ -141,16 +142,20 @@ class World:
 
     def place_arm(self, joints: Array) -> None:
         """Put the arm at joints (J,) [rad], at rest, its servos holding it there."""
-        self.data.qpos[self._qpos] = joints
+        self.data.qpos[self.arm] = joints
         self.data.qvel[self._qvel] = 0.0
         self.data.ctrl[:] = joints
+
+    def clear(self) -> None:
+        """Put everything where the model has it, at rest, at time zero."""
+        mujoco.mj_resetData(self.model, self.data)
 
     def repaint(self, fields: Mapping[str, Array]) -> None:
         """Write model fields (colours, light, cameras, masses ...) and what derives from them; resets the data."""
         for name, values in fields.items():
             getattr(self.model, name)[:] = values
         mujoco.mj_setConst(self.model, self.data)
-        mujoco.mj_resetData(self.model, self.data)
+        self.clear()
 
     def settle(self) -> None:
         """Bring the derived quantities in line with the state."""

@@ -63,16 +63,20 @@ def main(run: str, evaluation: str, destination: str) -> None:
 
 def card(name: str, training: dict, policy: dict, result: dict) -> str:
     """The model card's text."""
+    tasks = result.get("tasks") or {result["task"]: result}
     rows = [
-        f"| {t['task']} | {percent(t['success_rate'])} ({percent(t['ci95'][0])} to {percent(t['ci95'][1])}) "
-        f"| {percent(t.get('language_accuracy'))} | {t['episodes']} |"
-        for t in result["tasks"]
+        f"| {task} | {percent(f['success_rate'])} ({percent(f['ci95'][0])} to {percent(f['ci95'][1])}) "
+        f"| {percent(f['language']['accuracy'])} | {f['episodes']} |"
+        for task, f in tasks.items()
     ]
+    mean = sum(f["success_rate"] for f in tasks.values()) / len(tasks)
+    data = training["data"]
     return CARD.format(
-        name=name, horizon=policy["horizon"], fps=policy["fps"], rows="\n".join(rows), steps=training["step"],
-        batch=training["config"]["batch"], hours=training.get("seconds", 0) / 3600, git=training.get("git", "unknown"),
-        data=training.get("data_summary", "see config"), level=result["randomisation"], seed=min(result["seeds"]),
-        episodes=result["tasks"][0]["episodes"], config=json.dumps(training["config"], indent=1),
+        name=name, horizon=policy["horizon"], fps=policy["fps"], rows="\n".join([*rows, f"| mean | {percent(mean)} | | |"]),
+        steps=training["step"], batch=training["config"]["batch"], hours=training["elapsed"] / 3600, git=training["git"],
+        data=f"{data['episodes']} episodes, {data['frames']} frames, {data['instructions']} instructions",
+        level=result["randomisation"], seed=min(result["seeds"]), episodes=result["episodes"] // len(tasks),
+        config=json.dumps({k: v for k, v in training["config"].items() if k not in ("data", "out", "cache")}, indent=1),
     )  # fmt: skip
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from importlib import import_module
 
+from vla_rl.sim import ENV_IDS
 from vla_rl.sim.tasks.base import Task
 
-TASKS = ("lift", "place", "push", "stack", "button", "drawer")
+TASKS = tuple(ENV_IDS)
 
 
 def make_task(name: str) -> Task:

@@ -110,7 +110,9 @@ def test_png_sets_are_laid_out_as_lerobots_own_writer_does(store: Path, png_set:
         theirs.save_episode()
     theirs.finalize()
     one, two = (next((root / "data").rglob("*.parquet")) for root in (png_set, tmp_path / "x"))
-    assert pq.read_schema(one).equals(pq.read_schema(two), check_metadata=True)
+    assert pq.read_schema(one).equals(pq.read_schema(two))
+    described = [json.loads(pq.read_schema(path).metadata[b"huggingface"])["info"] for path in (one, two)]
+    assert described[0] == described[1]
     numbers = [n for n in pq.read_schema(one).names if not n.startswith("observation.images")]
     assert pq.read_table(one, columns=numbers).equals(pq.read_table(two, columns=numbers))
     one, two = (next((root / "meta/episodes").rglob("*.parquet")) for root in (png_set, tmp_path / "x"))

@@ -39,7 +39,7 @@ def episode(number):
 
 def meta(number):
     colour = ("red", "green")[number % 2]
-    return {"instruction": f"push the {colour} cube", "task": "push", "seed": number}
+    return {"instruction": f"push the {colour} cube", "task": "push", "seed": number, "episode_index": number}
 
 
 def cache(**changes):
@@ -162,9 +162,22 @@ def test_held_out_loss_decides_which_checkpoint_is_best(tmp_path):
 
 
 def test_policy_action_is_learned_where_asked(tmp_path):
-    executed = BehaviourCloning(config(tmp_path), [cache()]).batch(0)["action"]
+    executed = BehaviourCloning(config(tmp_path, action="action"), [cache()]).batch(0)["action"]
     proposed = BehaviourCloning(config(tmp_path, action="policy_action"), [cache()]).batch(0)["action"]
     assert torch.allclose(proposed - executed, torch.ones(()))
+
+
+@pytest.mark.parametrize(("valid", "column"), [(True, "policy_action"), (False, "action")])
+def test_the_clean_target_is_chosen_where_every_frame_has_one(tmp_path, valid, column):
+    flags = np.ones(EPISODES * LENGTH, bool)
+    flags[17] = valid
+    learner = BehaviourCloning(config(tmp_path), [cache(columns={**cache().columns, "policy_action_valid": flags})])
+    assert learner.facts()["action"] == column
+
+
+def test_only_the_first_episodes_are_used_where_asked(tmp_path):
+    learner = BehaviourCloning(config(tmp_path, episodes=2), [cache(), cache()])
+    assert learner.facts()["frames"] == 4 * LENGTH
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,10 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -146,6 +149,25 @@ def test_two_runs_cannot_share_a_folder(tmp_path):
 
     settings = config(tmp_path, steps=10, prefetch=0)
     assert training(settings, Nested(settings)).run()["steps"] == 10
+
+
+def test_processes_train_one_model_and_skip_a_step_that_is_bad_in_any_of_them(tmp_path):
+    toy = Path(__file__).with_name("toy_learner.py")
+    launch = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        toy,
+        tmp_path / "run",
+    ]
+    here = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    subprocess.run(launch, env=here, check=True, capture_output=True, timeout=300)
+    result = json.loads((tmp_path / "run/result.json").read_text())
+    assert (result["steps"], result["skipped"]) == (6, 1)
+    assert all(torch.isfinite(v).all() for v in weights(tmp_path / "run").values())
 
 
 def test_an_error_while_making_a_batch_reaches_the_caller(tmp_path):

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from pathlib import Path
 
 import torch
@@ -77,3 +78,8 @@ def train_in_child(config):
     signal.signal(signal.SIGINT, signal.default_int_handler)
     training(config).run()
     os._exit(0)
+
+
+if __name__ == "__main__":  # one of several processes; step 3 is bad in the second one only
+    settings = config(sys.argv[1], steps=6, checkpoint_interval=3)
+    training(settings, poisoned=(3,) if os.environ["RANK"] == "1" else ()).run()

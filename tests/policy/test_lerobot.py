@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from lerobot_tools import JOINTS, install_plugin, run_tool, write_dataset
+from policy_lerobot_tools import JOINTS, install_plugin, run_tool, write_dataset
 from safetensors.numpy import load_file
 
 from vla_rl.policy.lerobot_stats import window

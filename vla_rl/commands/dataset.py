@@ -50,9 +50,9 @@ def _lines(found: dict[str, Any]) -> list[str]:
     """A summary for people."""
     outcomes = ", ".join(f"{count} {name}" for name, count in sorted(found["outcomes"].items()))
     cameras = ", ".join(f"{name} {'x'.join(map(str, shape[:2]))}" for name, shape in found["cameras"].items())
-    tasks = found["tasks"]
+    tasks, megabytes = found["tasks"], found["bytes"] / 1e6
     return [
-        f"{found['root']}: {found['robot_type'] or 'unknown robot'}, {found['fps']:g} fps, {found['bytes'] / 1e6:.1f} MB",
+        f"{found['root']}: {found['robot_type'] or 'unknown robot'}, {found['fps']:g} fps, {megabytes:.1f} MB",
         f"{found['episodes']} episodes ({outcomes}), {found['frames']} frames, {found['seconds']:.0f} s",
         f"cameras: {cameras or 'none'}",
         *(

@@ -54,12 +54,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> Result:
     """Evaluate, compare, write the report, and say what came of it."""
+    from vla_rl.rollout.evaluate import REPORT
+
     result = _evaluate(args, args.policy, Path(args.out) if args.out else None)
     if args.compare:
         result["compare"] = _compare(args, result)
     if args.out:
-        _write(Path(args.out), result)
+        _write(Path(args.out), REPORT, result)
     _say(result)
+    if args.out:
+        print(f"report: {Path(args.out) / REPORT}")
     return Result(result)
 
 
@@ -109,14 +113,14 @@ def _compare(args: argparse.Namespace, result: dict[str, Any]) -> dict[str, Any]
         raise ValueError(f"--compare {args.compare} is not the result of an evaluation: {error!r}") from error
 
 
-def _write(out: Path, result: dict[str, Any]) -> None:
+def _write(out: Path, page: str, result: dict[str, Any]) -> None:
     from vla_rl.record.durable import whole_file
     from vla_rl.rollout import report
-    from vla_rl.rollout.evaluate import REPORT, RESULT
+    from vla_rl.rollout.evaluate import RESULT
 
     with whole_file(out / RESULT) as file:
         file.write(json.dumps(result, indent=1).encode())
-    report.write(out / REPORT, result, shlex.join(["vla-rl", *sys.argv[1:]]))
+    report.write(out / page, result, shlex.join(["vla-rl", *sys.argv[1:]]))
 
 
 def _say(result: dict[str, Any]) -> None:

@@ -36,10 +36,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> Result:
     """Train; 130 where Ctrl-C ended it, after a checkpoint was saved."""
-    from vla_rl.learn.bc import train_bc
-
     config = read_config_flags(args, ALGORITHMS[args.algorithm])
     config = dataclasses.replace(config, data=tuple(str(build.dataset_root(path)) for path in config.data))
+    from vla_rl.learn.bc import train_bc
+
     result = train_bc(config, progress=True)
     return Result(
         {"command": f"train {args.algorithm}", **result}, 130 if result.get("stopped") == "interrupted" else 0

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -76,6 +77,7 @@ def export(
     except Exception as error:
         if not is_full(error) and shutil.disk_usage(out.parent).free > _NO_ROOM:
             raise
+        _forget(error)
         shutil.rmtree(scratch, ignore_errors=True)
         raise DiskFullError(
             f"no room left to export to {out}: the store {store_root} keeps all {len(store)} episodes; "
@@ -111,6 +113,13 @@ def _publish(scratch: Path, out: Path) -> None:
         out.rename(scratch / "replaced")
     (scratch / "dataset").rename(out)
     sync_folder(out.parent)
+
+
+def _forget(error: BaseException | None) -> None:
+    """Let go of LeRobot's writers, which write once more when they are collected."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__context__
 
 
 def _build(store: EpisodeStore, schema: Schema, root: Path, marker: dict[str, Any], progress: Progress | None) -> None:

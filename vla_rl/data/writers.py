@@ -117,13 +117,15 @@ class PngWriter:
 
     def close(self) -> None:
         """Finish all files."""
-        self._close_file()
-        self._meta.finalize()
+        try:
+            self._close_file()
+        finally:
+            self._meta.finalize()
 
     def _index(self, number: int, start: int, length: int, instruction: str) -> dict[str, NDArray[Any]]:
         frames = np.arange(length)
         return {
-            "timestamp": (frames / self._meta.fps).astype(np.float32),
+            "timestamp": frames / self._meta.fps,
             "frame_index": frames,
             "episode_index": np.full(length, number),
             "index": start + frames,
@@ -158,9 +160,9 @@ class PngWriter:
         return self._meta.root / self._meta.data_path.format(chunk_index=chunk, file_index=file)
 
     def _close_file(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()
 
 
 def _image_statistics(files: list[bytes]) -> dict[str, NDArray[Any]]:

@@ -96,15 +96,8 @@ class BehaviourCloning:
             world: this many; each takes its slice of every batch.
         """
         self.config, self.device, self.rank, self.world = config, device, rank, world
-        resident = _resident(config.on_device, caches, device)
-        self.data = ChunkDataset(
-            caches,
-            config.horizon,
-            int(_overrides(config).get("n_obs_steps", 1)),
-            config.action,
-            keep=lambda episode: not _excluded(episode, config.exclude),
-            device=device if resident else None,
-        )
+        place = device if _resident(config.on_device, caches, device) else None
+        self.data = _windows(caches, config, int(_overrides(config).get("n_obs_steps", 1)), device=place)
         self.held = _held_out(self.data, config.holdout, config.seed)
         weights = self.data.weights(config.decision_s, config.decision_share or None, config.balance or None)
         self.sampler = ChunkSampler(np.where(self.held, 0.0, weights), config.batch * world, config.seed)
@@ -118,10 +111,7 @@ class BehaviourCloning:
     def _new(self, caches: Sequence[FrameCache]) -> VLAPolicy:
         torch.manual_seed(step_seed(self.config.seed, 0))
         config = policy_config(self.data, self.config)
-        numbers = ChunkDataset(
-            caches, self.config.horizon, 1, self.config.action,
-            cameras=(), keep=lambda episode: not _excluded(episode, self.config.exclude),
-        )  # fmt: skip
+        numbers = _windows(caches, self.config, 1, cameras=())
         return VLAPolicy(config, stats=_statistics(numbers, np.flatnonzero(~self.held), config.relative_mask))
 
     def batch(self, step: int) -> dict[str, Any]:
@@ -180,7 +170,28 @@ class BehaviourCloning:
             "fps": self.data.fps,
             "cameras": self.data.cameras,
             "instructions": len(self.data.tasks),
+            "action": self.data.action_column,
         }
+
+
+def _windows(caches: Sequence[FrameCache], config: BCConfig, n_obs_steps: int, **options: Any) -> ChunkDataset:
+    """The chunks of those episodes that the config does not leave out."""
+
+    def keep(episode: Mapping[str, Any]) -> bool:
+        first = not config.episodes or int(episode["episode_index"]) < config.episodes
+        return first and not _excluded(episode, config.exclude)
+
+    return ChunkDataset(
+        caches, config.horizon, n_obs_steps, _action_column(caches, config.action), keep=keep, **options
+    )
+
+
+def _action_column(caches: Sequence[FrameCache], setting: str) -> str:
+    """The column to imitate; "auto" is the proposal where every frame of every set has a valid one."""
+    if setting != "auto":
+        return setting
+    clean = all("policy_action" in c.columns and np.all(c.columns.get("policy_action_valid", False)) for c in caches)
+    return "policy_action" if clean else "action"
 
 
 def policy_config(data: ChunkDataset, config: BCConfig) -> VLAConfig:

@@ -40,7 +40,7 @@ class BCConfig:
     """Training time in all; the schedule follows the clock, so resuming is exact in weights but not bit for bit."""
     batch: int = 64
     """Samples a step and process."""
-    lr: float = 5e-4
+    lr: float = 1e-3
     """Peak learning rate of AdamW."""
     warmup: int = 200
     """Steps of linear warm-up before the cosine."""
@@ -62,14 +62,17 @@ class BCConfig:
     """Size of the diffusion head: tiny, S, B or L."""
     policy: tuple[str, ...] = ()
     """More fields of the policy's config as key=value, for instance n_obs_steps=2."""
-    action: str = "action"
-    """Column to imitate: action (what was executed) or policy_action (the expert's clean target)."""
+    action: str = "auto"
+    """Column to imitate: action (what was executed), policy_action (the expert's clean target), or auto: the clean
+    target where every frame has one."""
     decision_share: float = 0.5
     """Share of each batch drawn from an episode's first frames, where the words decide."""
     decision_s: float = 0.5
     """How long the choice takes from an episode's start [s]."""
     balance: str = "task"
     """Key of the episodes' meta whose values get equal shares of each batch, empty for none."""
+    episodes: int = 0
+    """Use only the first so many episodes of each data set, 0 for all."""
     exclude: tuple[str, ...] = ()
     """Episodes to leave out: those whose instruction holds every one of these words, for instance 'yellow push'."""
     holdout: float = 0.0

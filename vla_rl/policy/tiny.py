@@ -144,7 +144,6 @@ class CameraEncoder(nn.Module):
         self.weight = nn.Parameter(torch.randn(queries, sees, width) / math.sqrt(sees))
         self.bias = nn.Parameter(torch.zeros(queries, width))
         self.out = nn.Sequential(nn.GELU(), nn.Linear(width, width))
-        self.to(memory_format=torch.channels_last)
 
     def feature_map(self, images: Tensor, text: Tensor) -> Tensor:
         """Images (B, 3, H, W) to a map (B, C, H / 4, W / 4)."""

@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
+from vla_rl.record.durable import whole_file
 from vla_rl.rollout import film
 from vla_rl.rollout.play import Job, Player, Rollout
 from vla_rl.rollout.statistics import paired, wilson
@@ -27,7 +28,7 @@ from vla_rl.rollout.workers import play
 
 SEED_BASE = 1_000_000
 LOG, RESULT, VIDEOS, REPORT = "episodes.jsonl", "eval.json", "videos", "report.html"
-_KEPT = ("task", "seed", "choice", "variant", "instruction", "target", "touched", "outcome", "termination")
+_KEPT: tuple[str, ...] = ("task", "seed", "choice", "variant", "instruction", "target", "touched", "outcome", "termination")
 _KEPT += ("steps", "return", "cycle_time_s", "invalid", "actions")
 
 Record = dict[str, Any]
@@ -207,15 +208,19 @@ class _Log:
                     f"--out {out} exists and holds something else than an evaluation; choose another folder"
                 )
             out.mkdir(parents=True, exist_ok=True)
-            self._path.write_text(json.dumps(wanted) + "\n")
+            self._write([wanted])
         lines = list(_whole_lines(self._path))
         if not lines or lines[0] != wanted:
             raise ValueError(
                 f"--out {out} holds an evaluation made otherwise: {_difference(lines, wanted)}; choose another folder"
             )
         self.done: list[Record] = lines[1:]
-        self._path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        self._write(lines)
         self._file: TextIO = self._path.open("a")
+
+    def _write(self, lines: Sequence[Any]) -> None:
+        with whole_file(self._path) as file:
+            file.write("".join(json.dumps(line) + "\n" for line in lines).encode())
 
     def add(self, rollout: Rollout) -> None:
         """Keep one episode, its film first: a line in the log means that all of it is there."""

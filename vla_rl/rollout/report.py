@@ -34,7 +34,7 @@ def render(result: Mapping[str, Any], videos: Path, command: str = "") -> str:
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string((files("vla_rl.rollout") / "report.html").read_text())
     tasks = result.get("tasks") or {result["task"]: result}
-    pictures = [("success rate", plots.success_bars(tasks))]
+    pictures: list[tuple[str, str | None]] = [("success rate", plots.success_bars(tasks))]
     pictures += [("cycle time", plots.cycle_times(result["per_episode"]))]
     pictures += [("named and touched objects", plots.confusion(result["per_episode"]))]
     return template.render(
