@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import weakref
 from typing import Any
 
@@ -56,12 +58,19 @@ class Cameras:
 def _renderer(model: mujoco.MjModel, size: tuple[int, int]) -> Any:
     """MuJoCo's renderer, or one line on why there is none."""
     try:
+        if mujoco.GLContext.__module__ == "mujoco.glfw" and sys.platform == "linux" and not _display():
+            # the engine would abort the process
+            raise OSError("mujoco was imported before MUJOCO_GL was set, and there is no display")
         return mujoco.Renderer(model, *size, max_geom=256)
     except Exception as error:  # what it is depends on the platform's OpenGL binding
         cause = (str(error) or type(error).__name__).splitlines()[0].split(". ")[0]
         raise RenderingError(
             f"cannot render: {cause}; set MUJOCO_GL=egl, install libegl1 and libgl1-mesa-dri, or ask for no cameras"
         ) from error
+
+
+def _display() -> bool:
+    return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
 class Projection:

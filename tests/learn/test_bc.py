@@ -100,6 +100,14 @@ def test_data_set_to_policy_and_resumed_bit_for_bit(tmp_path, dataset, monkeypat
     assert {"config.json", "model.safetensors"} <= {p.name for p in Path(result["checkpoint"]).iterdir()}
 
 
+def test_resuming_from_nothing_but_damaged_checkpoints_is_refused(tmp_path, dataset, monkeypatch):
+    monkeypatch.setenv("VLA_RL_CACHE", str(tmp_path / "cache"))
+    train_bc(config(tmp_path / "run", data=(str(dataset),), steps=3), progress=False)
+    newest(tmp_path / "run").path.joinpath("model.safetensors").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"none of the 1 checkpoints .* is whole"):
+        train_bc(config(tmp_path / "run", data=(str(dataset),), resume=True), progress=False)
+
+
 def stop_after_three(part):
     """Train three steps of a run of six, as an interrupted process does."""
     from vla_rl.data.cache import build

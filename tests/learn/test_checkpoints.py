@@ -92,7 +92,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_named(tmp_path, damage):
     assert kept.newest().step == 1
     assert len(lines) == 1
     assert "step-000002" in lines[0]
-    assert "using the one before" in lines[0]
+    assert "trying the one before" in lines[0]
 
 
 def test_newest_few_and_the_best_are_kept(tmp_path):
@@ -172,6 +172,12 @@ def test_full_disk_at_the_end_is_an_error_and_the_old_checkpoint_still_resumes(t
     small_disk(resource.RLIM_INFINITY)
     assert newest(tmp_path).step == 20
     assert training(config(tmp_path, resume=True, **settings)).run()["steps"] == 60
+
+
+def test_full_disk_does_not_stop_the_run_for_a_log(tmp_path, small_disk, capsys):
+    settings = config(tmp_path, steps=60, checkpoint_interval=60, prefetch=0, tensorboard=True)
+    assert fill_disk_between(training(settings), 10, 59, small_disk).run()["steps"] == 60
+    assert "log of step" in capsys.readouterr().err
 
 
 def test_a_path_means_a_policy_folder_or_the_newest_valid_checkpoint_of_a_run(tmp_path):

@@ -4,12 +4,15 @@ import os
 import shutil
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[2]
-JOINTS = [f"{name}.pos" for name in "shoulder_pan shoulder_lift elbow_flex wrist_flex wrist_roll gripper".split()]
+JOINTS = [
+    f"{name}.pos" for name in ["shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper"]
+]
 
 
 def write_dataset(root: Path, episodes: int = 2, frames: int = 20, robot_type: str = "so101") -> None:
@@ -24,8 +27,10 @@ def write_dataset(root: Path, episodes: int = 2, frames: int = 20, robot_type: s
     rng = np.random.default_rng(0)
     for episode in range(episodes):
         state = np.cumsum(rng.normal(0, 2, (frames + 1, 6)), axis=0).astype(np.float32)
-        for now, ahead in zip(state[:-1], state[1:], strict=True):
-            pixels = {f"observation.images.{c}": rng.integers(0, 255, (96, 96, 3), np.uint8) for c in ("front", "wrist")}
+        for now, ahead in pairwise(state):
+            pixels = {
+                f"observation.images.{c}": rng.integers(0, 255, (96, 96, 3), np.uint8) for c in ("front", "wrist")
+            }
             data.add_frame({"observation.state": now, "action": ahead, "task": f"lift cube {episode}", **pixels})
         data.save_episode()
     data.finalize()

@@ -74,7 +74,7 @@ def test_a_policy_without_statistics_refuses_and_names_the_features() -> None:
     policy = VLAPolicy(config)
     with pytest.raises(MissingStatisticsError, match=r"observation\.state, action"):
         policy.loss(small_batch(config))
-    with pytest.raises(MissingStatisticsError, match="no statistics for 'action'; there are: observation.state"):
+    with pytest.raises(MissingStatisticsError, match=r"no statistics for 'action'; there are: observation\.state"):
         VLAPolicy(config, stats={"observation.state": {"mean": np.zeros(6), "std": np.ones(6)}})
 
 

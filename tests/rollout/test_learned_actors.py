@@ -202,7 +202,19 @@ BAD = [truncate, pickle_instead, pickle_under_its_name, without_statistics, othe
 def test_a_bad_checkpoint_is_refused_in_one_line_that_names_it(spoil, tmp_path, capsys):
     save_policy(tmp_path)
     spoil(tmp_path)
-    arguments = ["eval", "--policy", str(tmp_path), "--env", ENV.env, "--episodes", "1", "--workers", "0", "--device", "cpu"]
+    arguments = [
+        "eval",
+        "--policy",
+        str(tmp_path),
+        "--env",
+        ENV.env,
+        "--episodes",
+        "1",
+        "--workers",
+        "0",
+        "--device",
+        "cpu",
+    ]
     assert main(arguments) == 1
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1, lines

@@ -196,6 +196,13 @@ def test_without_a_graphics_driver_the_error_is_one_line_and_states_still_work()
     assert run.stderr.splitlines()[-1].startswith("vla_rl.sim.render.RenderingError: cannot render: ")
 
 
+def test_an_engine_imported_too_early_to_draw_is_an_error_and_no_crash():
+    code = "import mujoco, gymnasium, vla_rl.sim\ngymnasium.make('vla_rl/Lift-v0').reset(seed=0)"
+    run = subprocess.run([sys.executable, "-c", code], env={"PATH": ""}, capture_output=True, text=True, check=False)
+    assert run.returncode == 1
+    assert "mujoco was imported before MUJOCO_GL was set" in run.stderr.splitlines()[-1]
+
+
 def test_importing_the_package_imports_no_engine_and_importing_vla_rl_no_gymnasium():
     first = "import sys, vla_rl; assert 'gymnasium' not in sys.modules"
     then = "import vla_rl.sim; assert 'mujoco' not in sys.modules"

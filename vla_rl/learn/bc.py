@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from vla_rl.learn.augment import Augmentation
 from vla_rl.learn.checkpoint import Checkpoint, CheckpointError, CheckpointStore
 from vla_rl.learn.config import BCConfig
 from vla_rl.learn.feed import step_seed
+from vla_rl.learn.report import counter
 from vla_rl.learn.run import check_out
 from vla_rl.learn.train import Training, make_accelerator
 from vla_rl.policy.configuration_vla_rl import VLAConfig
@@ -38,6 +38,9 @@ AUGMENT, HOLDOUT = 1, 2  # streams of `step_seed`
 def train_bc(config: BCConfig, progress: bool = True) -> dict[str, Any]:
     """Train a policy, or go on training one.
 
+    On one CPU, with the same number of threads and a budget in steps, a run that was stopped and resumed equals one
+    that was not, bit for bit. A budget in minutes follows the clock: nothing is lost there, but the steps differ.
+
     Args:
         config: the whole run.
         progress: whether to show a bar, or lines where there is no terminal.
@@ -50,16 +53,30 @@ def train_bc(config: BCConfig, progress: bool = True) -> dict[str, Any]:
             the last good weights are saved.
         OSError: no room for the data cache or the last checkpoint.
     """
+    if not config.out or not config.data:
+        raise ValueError("a run needs data (a LeRobotDataset v3 folder, or several) and out (the folder of the run)")
     out = Path(config.out)
     check_out(out, config)
     accelerator = make_accelerator(config)
-    store = CheckpointStore(out / "checkpoints", warn=lambda line: print(f"vla-rl train: {line}", file=sys.stderr))
-    checkpoint = store.newest() if config.resume else None
-    with accelerator.main_process_first():
-        caches = [build(root, config.cache or None, config.image_size or None) for root in config.data]
+    checkpoint = _newest(out) if config.resume else None
+    with accelerator.main_process_first(), counter("decoding", progress and accelerator.is_main_process) as show:
+        caches = [build(root, config.cache or None, config.image_size or None, progress=show) for root in config.data]
     rank, world = accelerator.process_index, accelerator.num_processes
     learner = BehaviourCloning(config, caches, checkpoint, accelerator.device, rank, world)
     return Training(config, learner, out, accelerator, checkpoint, progress).run()
+
+
+def _newest(out: Path) -> Checkpoint | None:
+    """Where to go on from; None where the run was stopped before its first checkpoint.
+
+    Raises:
+        CheckpointError: there are checkpoints and none is whole.
+    """
+    store = CheckpointStore(out / "checkpoints")
+    checkpoint = store.newest()
+    if checkpoint is None and store.folders():
+        raise CheckpointError(f"--resume: none of the {len(store.folders())} checkpoints in {out} is whole")
+    return checkpoint
 
 
 class _Loss(nn.Module):

@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,10 +47,15 @@ class Checkpoint:
         return int(self.record["step"])
 
 
+def warn(line: str) -> None:
+    """One line on standard error."""
+    print(f"vla-rl: {line}", file=sys.stderr)
+
+
 class CheckpointStore:
     """The checkpoints of one run: the newest `keep` and the best one stay."""
 
-    def __init__(self, root: Path, keep: int = 3, warn: Callable[[str], None] = print) -> None:
+    def __init__(self, root: Path, keep: int = 3, warn: Callable[[str], None] = warn) -> None:
         """Open the store, creating nothing.
 
         Args:
@@ -86,8 +92,7 @@ class CheckpointStore:
             raise
         sync_folder(self.root)
         self._point("last", final)
-        best = self._read_pointer("best")
-        if best is None or _score(full) <= _score(best.record):
+        if _score(full) <= self._best_score():
             self._point("best", final)
         self._prune()
         return Checkpoint(final, full)
@@ -98,7 +103,7 @@ class CheckpointStore:
             try:
                 return verify(folder)
             except CheckpointError as error:
-                self.warn(f"{error}; using the one before it")
+                self.warn(f"{error}; trying the one before it")
         return None
 
     def folders(self) -> list[Path]:
@@ -119,11 +124,11 @@ class CheckpointStore:
         fresh.replace(self.root / name)
         sync_folder(self.root)
 
-    def _read_pointer(self, name: str) -> Checkpoint | None:
+    def _best_score(self) -> float:
         try:
-            return verify((self.root / name).resolve(strict=True))
-        except (OSError, CheckpointError):
-            return None
+            return _score(json.loads((self.root / "best" / RECORD).read_text()))
+        except (OSError, ValueError):
+            return float("inf")
 
     def _prune(self) -> None:
         best = (self.root / "best").resolve()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
+from torch import Tensor
 from tqdm import tqdm
 
 from vla_rl.learn.config import BCConfig
@@ -26,6 +27,7 @@ class Report:
             talk: False says nothing but what must not be missed.
             store: False writes no logs: the processes of a distributed run that are not the first.
         """
+        self.store = store
         terminal = sys.stderr.isatty()
         self.plain = talk and not terminal
         self.bar = tqdm(total=100.0, initial=100 * fraction, disable=not (talk and terminal), bar_format=_BAR)
@@ -54,14 +56,16 @@ class Report:
             self.run.log(dict(scalars), step=step)
 
     def say(self, line: str) -> None:
-        """A line that must not be missed, above the bar."""
-        tqdm.write(f"vla-rl train: {line}", file=sys.stderr)
+        """A line that must not be missed, above the bar; the first process speaks for all."""
+        if self.store:
+            tqdm.write(f"vla-rl train: {line}", file=sys.stderr)
 
     def close(self) -> None:
         """Finish the bar and flush the logs."""
         self.bar.close()
         if self.board is not None:
-            self.board.close()
+            with contextlib.suppress(OSError):  # a full disk has been complained about already
+                self.board.close()
         if self.run is not None:
             self.run.finish()
 
@@ -75,21 +79,35 @@ def _run_id(out: Path) -> str:
 
 
 class Means:
-    """Running means of what a step reports, kept on the device: reading them is the only synchronisation."""
+    """Means of what the good steps report, kept on the device: reading them is the only synchronisation."""
 
     def __init__(self) -> None:
         """Start empty."""
-        self.sums: dict[str, Any] = {}
-        self.count = 0
+        self.sums: dict[str, Tensor] = {}
+        self.count: Tensor | float = 0.0
 
-    def add(self, values: Mapping[str, Any]) -> None:
-        """Add one step's detached scalars."""
+    def add(self, values: Mapping[str, Tensor], bad: Tensor) -> None:
+        """Add one step's detached scalars; those of a step that is `bad` (scalar bool) do not count."""
         for name, value in values.items():
-            self.sums[name] = self.sums[name] + value if name in self.sums else value
-        self.count += 1
+            kept = value.masked_fill(bad, 0.0)
+            self.sums[name] = self.sums[name] + kept if name in self.sums else kept
+        self.count = self.count + ~bad
 
     def read(self) -> dict[str, float]:
-        """The means since the last reading; synchronises with the device."""
-        means = {name: float(total) / max(1, self.count) for name, total in self.sums.items()}
-        self.sums, self.count = {}, 0
+        """The means since the last reading, none where no step was good; synchronises with the device."""
+        count = float(self.count)
+        means = {name: float(total) / count for name, total in self.sums.items()} if count else {}
+        self.sums, self.count = {}, 0.0
         return means
+
+
+@contextlib.contextmanager
+def counter(what: str, talk: bool) -> Iterator[Callable[[int, int], None]]:
+    """A bar for work that reports (done, total); silent unless `talk` and there is a terminal."""
+    with tqdm(desc=what, disable=not (talk and sys.stderr.isatty())) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield show

@@ -166,7 +166,7 @@ class Training:
             return self._finish(interrupted=bool(stop))
 
     def _update(self, batch: dict[str, Any], rate: float) -> None:
-        """One optimiser step: the whole of behaviour cloning in ten lines."""
+        """One optimiser step, left out on the device itself where it is not finite."""
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         with torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.autocast):
@@ -178,9 +178,8 @@ class Training:
         self.optimizer.zero_grad()
         self.ema.update(self.step)
         self.step += 1
-        kept = loss.detach().masked_fill(bad, 0.0)
-        self.means.add({**info, "loss": kept, "grad_norm": norm.masked_fill(bad, 0.0)})
-        self.since.add({"loss": kept})
+        self.means.add({**info, "loss": loss.detach(), "grad_norm": norm}, bad)
+        self.since.add({"loss": loss.detach()}, bad)
 
     @property
     def elapsed(self) -> float:
@@ -218,10 +217,14 @@ class Training:
             "skipped": float(self.guard.skipped),
         }
         self.marked, self.marked_step = now, self.step
-        if self.main:
+        if not self.main:
+            return
+        try:
             with (self.out / LOG).open("a") as file:
                 file.write(json.dumps({"step": self.step, **scalars}) + "\n")
             self.report.log(self.step, fraction, scalars)
+        except OSError as error:
+            self.report.say(f"WARNING: log of step {self.step} not written: {error}")
 
     def _save(self) -> None:
         """Write a checkpoint; where that fails, say so loudly and train on from memory."""

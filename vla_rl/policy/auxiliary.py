@@ -53,8 +53,11 @@ def auxiliary_losses(
     Returns:
         Any of `pixel`, `attention` (means over the cameras) and `point`.
     """
-    pairs = [look_losses(seen, batch[f"labels.pixels.{camera}"]) for camera, seen in looks.items()
-             if f"labels.pixels.{camera}" in batch]
+    pairs = [
+        look_losses(seen, batch[f"labels.pixels.{camera}"])
+        for camera, seen in looks.items()
+        if f"labels.pixels.{camera}" in batch
+    ]
     losses = {}
     if pairs:
         losses["pixel"] = torch.stack([pixel for pixel, _ in pairs]).mean()

@@ -124,7 +124,7 @@ class VLAConfig(PreTrainedConfig):
 
     @property
     def camera_keys(self) -> dict[str, str]:
-        """Camera name to its key in a batch, in the order of `input_features`. A lone `observation.image` is "image"."""
+        """Camera name to its key in a batch, in the order of `input_features`; `observation.image` is "image"."""
         return {key.removeprefix(IMAGES).removeprefix("observation."): key for key in self.image_features}
 
     @property
@@ -208,7 +208,9 @@ class VLAConfig(PreTrainedConfig):
         if not self.image_features and not self.state_dim:
             raise ValueError(f"neither a camera nor '{STATE}' among the inputs: {sorted(self.input_features or {})}")
         if self.action_mode == "relative" and self.state_dim != self.action_dim:
-            raise ValueError(f"relative actions need as many states as actions, not {self.state_dim} and {self.action_dim}")
+            raise ValueError(
+                f"relative actions need as many states as actions, not {self.state_dim} and {self.action_dim}"
+            )
         for key, feature in (self.input_features or {}).items():
             if feature.type is FeatureType.VISUAL and not key.startswith(IMAGE):
                 raise ValueError(f"camera '{key}' must be named {IMAGE} or {IMAGES}<name>")

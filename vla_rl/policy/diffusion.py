@@ -43,7 +43,7 @@ def make_scheduler(name: str, train_timesteps: int, prediction: str) -> Any:
 
 
 def levels(alphas_cumprod: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
-    """alpha and sigma at integer diffusion steps (...,), shaped (..., 1, 1) to multiply chunks."""
+    """Alpha and sigma at integer diffusion steps (...,), shaped (..., 1, 1) to multiply chunks."""
     abar = alphas_cumprod[time][..., None, None]
     return abar.sqrt(), (1 - abar).sqrt()
 

@@ -35,8 +35,13 @@ HEADS = {
 
 @dataclass(frozen=True, eq=False)
 class Memory:
-    """What the head keeps of one batch of contexts: keys and values a block, each (B, heads, S, D / heads), the
-    pooled context (B, D), and which tokens count, (B, 1, 1, S) or None."""
+    """What the head keeps of one batch of contexts.
+
+    Attributes:
+        keys, values: one a block, each (B, heads, S, D / heads).
+        pooled: (B, D).
+        mask: which tokens count, (B, 1, 1, S), or None where all do.
+    """
 
     keys: tuple[Tensor, ...]
     values: tuple[Tensor, ...]
@@ -91,7 +96,7 @@ class Block(nn.Module):
         return self._split(key), self._split(value)
 
     def forward(self, x: Tensor, condition: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-        """x (B, N, H, D), condition (B, N, D) or (1, N, D), after its activation."""
+        """X (B, N, H, D), condition (B, N, D) or (1, N, D), after its activation."""
         shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(condition).unsqueeze(-2).chunk(6, dim=-1)
         h = torch.addcmul(shift1, self.norm(x), 1 + scale1).flatten(0, 1)
         q, k, v = (self._split(part) for part in self.qkv(h).chunk(3, dim=-1))

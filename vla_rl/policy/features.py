@@ -22,7 +22,9 @@ def check_features(
     fps: float | None = None,
     where: str = "the environment",
 ) -> None:
-    """Compare a policy's config with what it is to work on. Spare cameras are fine; names unknown on a side are not compared.
+    """Compare a policy's config with what it is to work on.
+
+    Spare cameras are fine; names unknown on a side are not compared.
 
     Args:
         config: of the policy.
@@ -43,8 +45,11 @@ def check_features(
         ("state names", config.state_names, list(state_names), bool(config.state_names and state_names)),
         ("action names", config.action_names, list(action_names), bool(config.action_names and action_names)),
     ]
-    differences = [f"{name} {ours} in the policy, {theirs} in {where}" for name, ours, theirs, known in pairs
-                   if known and ours != theirs]
+    differences = [
+        f"{name} {ours} in the policy, {theirs} in {where}"
+        for name, ours, theirs, known in pairs
+        if known and ours != theirs
+    ]
     if not set(config.cameras) <= set(cameras):
         differences.insert(0, f"cameras {_names(config.cameras)} in the policy, {_names(cameras)} in {where}")
     if differences:

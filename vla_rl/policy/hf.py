@@ -1,4 +1,4 @@
-"""The `hf:` backbone: any image-text-to-text model of transformers; hidden states of one layer become context tokens."""
+"""The `hf:` backbone: any image-text-to-text model of transformers. Hidden states of a layer become context tokens."""
 
 from __future__ import annotations
 

@@ -139,7 +139,7 @@ class VLAPolicy(PreTrainedPolicy):
             self.backbone.save_files(save_directory / BACKBONE_DIR)
 
     def check_features(self, **other_side: Any) -> None:
-        """Raise FeatureMismatchError where the policy does not fit data or an environment: see `features.check_features`."""
+        """Raise FeatureMismatchError where the policy does not fit data or an environment: `features.check_features`."""
         check_features(self.config, **other_side)
 
     # -- observations to context ---------------------------------------------------------------------------------
@@ -191,7 +191,9 @@ class VLAPolicy(PreTrainedPolicy):
         names = [*wanted, *(key for key in ("task", "task_tokens") if key in batch)]
         inputs = {key: batch[key] for key in names}
         if single:
-            inputs = {k: [v] if isinstance(v, str) else v if isinstance(v, list) else v[None] for k, v in inputs.items()}
+            inputs = {
+                k: [v] if isinstance(v, str) else v if isinstance(v, list) else v[None] for k, v in inputs.items()
+            }
         return inputs, not single
 
     def _frames(self, images: Tensor) -> Tensor:
@@ -223,8 +225,11 @@ class VLAPolicy(PreTrainedPolicy):
         each = self._diffusion_loss(context, clean, batch.get("action_is_pad"))
         if "weight" in batch:
             each = each * batch["weight"].to(self.device)
-        weights = {"pixel": self.config.pixel_weight, "attention": self.config.attention_weight,
-                   "point": self.config.point_weight}
+        weights = {
+            "pixel": self.config.pixel_weight,
+            "attention": self.config.attention_weight,
+            "point": self.config.point_weight,
+        }
         labels = {key: value.to(self.device) for key, value in batch.items() if key.startswith("labels.")}
         extra = auxiliary_losses(context.features.looks, self.points(context.pooled), labels)
         total = each + sum(weights[name] * value for name, value in extra.items())

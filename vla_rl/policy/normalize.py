@@ -106,8 +106,10 @@ class Affine(nn.Module):
         first, second = (torch.as_tensor(np.asarray(stats[k]), dtype=torch.float32) for k in names)
         offset, scale = ((first + second) / 2, (second - first) / 2) if self.mode == "quantile" else (first, second)
         scale = torch.where(scale > 1e-4 * offset.abs().clamp(min=1e-2), scale, torch.ones_like(scale))
-        low, high = (torch.as_tensor(np.asarray(stats.get(k, v)), dtype=torch.float32)
-                     for k, v in (("min", offset - CLIP * scale), ("max", offset + CLIP * scale)))
+        low, high = (
+            torch.as_tensor(np.asarray(stats.get(k, v)), dtype=torch.float32)
+            for k, v in (("min", offset - CLIP * scale), ("max", offset + CLIP * scale))
+        )
         margin = 0.1 * (high - low) + 0.1 * scale
         for name, value in (("offset", offset), ("scale", scale)):
             self._fill(name, value)

@@ -11,9 +11,12 @@ from vla_rl.policy.configuration_vla_rl import VLAConfig
 
 def make_vla_rl_pre_post_processors(
     config: VLAConfig, dataset_stats: Any = None
-) -> tuple[PolicyProcessorPipeline[dict[str, Any], dict[str, Any]], PolicyProcessorPipeline[PolicyAction, PolicyAction]]:
-    """LeRobot's default pipelines; the normalising steps are there, because LeRobot's tools address them by name, but do
-    nothing: the config maps every feature to IDENTITY and they get no statistics.
+) -> tuple[
+    PolicyProcessorPipeline[dict[str, Any], dict[str, Any]], PolicyProcessorPipeline[PolicyAction, PolicyAction]
+]:
+    """LeRobot's default pipelines, whose normalising steps do nothing.
+
+    They are there because LeRobot's tools address them by name; the config maps every feature to IDENTITY.
 
     Args:
         config: of the policy.

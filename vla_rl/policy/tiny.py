@@ -61,7 +61,7 @@ class TextBlock(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """x (B, L, D); mask (B, 1, 1, L) true for words."""
+        """Words (B, L, D); mask (B, 1, 1, L), true for words."""
         q, k, v = (p.unflatten(-1, (self.heads, -1)).transpose(1, 2) for p in self.qkv(self.norm1(x)).chunk(3, dim=-1))
         x = x + self.out(attend(q, k, v, mask).transpose(1, 2).flatten(-2))
         return x + self.mlp(self.norm2(x))
@@ -111,7 +111,7 @@ class FilmBlock(nn.Module):
         nn.init.zeros_(self.film.bias)
 
     def forward(self, x: Tensor, text: Tensor) -> Tensor:
-        """x (B, C, h, w), text (B, D)."""
+        """Map (B, C, h, w), text (B, D)."""
         scale, shift = self.film(text)[:, None, None, :].chunk(2, dim=-1)
         h = torch.addcmul(shift, self.norm(x.permute(0, 2, 3, 1)), 1 + scale)
         return x + self.conv(F.relu(h).permute(0, 3, 1, 2))

@@ -34,14 +34,19 @@ def load_weights(module: nn.Module, path: Path, device: str = "cpu") -> None:
     except (SafetensorError, ValueError, OSError) as error:
         raise CheckpointError(f"{path} is truncated or no safetensors file ({str(error).splitlines()[0]})") from None
     own = module.state_dict()
-    wrong = [f"{k} {tuple(v.shape)} here, {tuple(state[k].shape)} there" for k, v in own.items()
-             if k in state and state[k].shape != v.shape]
+    wrong = [
+        f"{k} {tuple(v.shape)} here, {tuple(state[k].shape)} there"
+        for k, v in own.items()
+        if k in state and state[k].shape != v.shape
+    ]
     if wrong:
         raise CheckpointError(f"{path} was made for other shapes: {_few(wrong)}")
     missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
     if missing or unexpected:
         raise CheckpointError(f"{path} does not fit: it lacks {_few(missing)}, and has besides {_few(unexpected)}")
-    broken = [k for k, v in state.items() if v.is_floating_point() and not torch.isfinite(v).all() and "normalizer" not in k]
+    broken = [
+        k for k, v in state.items() if v.is_floating_point() and not torch.isfinite(v).all() and "normalizer" not in k
+    ]
     if broken:
         raise CheckpointError(f"{path} holds numbers that are not finite: {_few(broken)}")
     module.load_state_dict(state)

@@ -28,7 +28,17 @@ from vla_rl.rollout.workers import play
 
 SEED_BASE = 1_000_000
 LOG, RESULT, VIDEOS, REPORT = "episodes.jsonl", "eval.json", "videos", "report.html"
-_KEPT: tuple[str, ...] = ("task", "seed", "choice", "variant", "instruction", "target", "touched", "outcome", "termination")
+_KEPT: tuple[str, ...] = (
+    "task",
+    "seed",
+    "choice",
+    "variant",
+    "instruction",
+    "target",
+    "touched",
+    "outcome",
+    "termination",
+)
 _KEPT += ("steps", "return", "cycle_time_s", "invalid", "actions")
 
 Record = dict[str, Any]
