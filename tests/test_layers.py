@@ -15,8 +15,8 @@ ROOMS = [
 ]  # fmt: skip
 EVERYWHERE = {"build", "cli", "ros", "bench", "commands", "doctor", "demo"}  # may import any room
 FORBIDDEN = {
-    **dict.fromkeys(["policy", "value", "steer", "data", "reward", "learn"], {"rclpy", "mujoco"}),
-    **dict.fromkeys(["execute", "record", "hil"], {"torch", "rclpy"}),
+    **{room: {"rclpy", "mujoco"} for room in ("policy", "value", "steer", "data", "reward", "learn")},
+    **{room: {"torch", "rclpy"} for room in ("execute", "record", "hil")},
 }
 ONLY_IN = {
     "rclpy": {"ros", "hardware", "doctor"},

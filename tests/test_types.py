@@ -24,7 +24,7 @@ def test_lerobot_units_go_there_and_back(values):
 
 def test_gripper_runs_from_0_to_100_and_arm_joints_in_degrees(so101):
     low, high = so101.to_lerobot(so101.low), so101.to_lerobot(so101.high)
-    assert low[5] == pytest.approx(0) and high[5] == pytest.approx(100)
+    assert (low[5], high[5]) == pytest.approx((0, 100))
     np.testing.assert_allclose(high[:5], np.degrees(so101.high[:5]))
 
 

@@ -12,17 +12,19 @@ from vla_rl.learn.checkpoint import resolve
 LARGEST = 12_000_000  # bytes; the package stays small enough for pip and git
 CARD = """# {name}: one policy for six tabletop tasks
 
-A `VLAPolicy` (tiny backbone, tiny diffusion head) for the simulated SO-101: lift, place, push, stack, button, drawer, told in words.
-Two 96x96 cameras and the joint positions in; chunks of {horizon} absolute joint targets at {fps:.0f} Hz out (LeRobot's units).
+A `VLAPolicy` (tiny backbone, tiny diffusion head) for the simulated SO-101: lift, place, push, stack, button, drawer,
+told in words. Two 96x96 cameras and the joint positions in; chunks of {horizon} absolute joint targets at
+{fps:.0f} Hz out, in LeRobot's units.
 
-- **Data**: {data}. Made by `tools/reproduce.sh`; scripted expert with execution noise, level `train`.
-- **Command**: `make reproduce` ({steps} optimiser steps of {batch} samples, {hours:.1f} hours on two CPU cores; `config` below).
+- **Data**: {data}, made by the scripted experts at level `train` with execution noise.
+- **Command**: `make reproduce`. This one: {steps} steps of {batch} samples, {hours:.1f} hours of training on {threads}.
 - **Code**: git {git}.
-- **Limits**: simulation only; the objects, colours and words of the six tasks; success varies by task as the table says.
+- **Limits**: simulation only; the objects, colours and words of the six tasks; success differs by task, see below.
 
 ## Figures
 
-`vla-rl eval --task all --randomisation {level} --episodes {episodes}`, seeds from {seed}, 95% Wilson intervals:
+`vla-rl eval --task all --randomisation {level} --episodes {episodes}`, scenes from seed {seed} (never trained on),
+95% Wilson intervals:
 
 | task | success | named object first | episodes |
 |---|---|---|---|
@@ -34,6 +36,7 @@ Two 96x96 cameras and the joint positions in; chunks of {horizon} absolute joint
 {config}
 ```
 """
+NOT_SHOWN = ("data", "out", "cache")
 
 
 def percent(value: float | None) -> str:
@@ -70,14 +73,23 @@ def card(name: str, training: dict, policy: dict, result: dict) -> str:
         for task, f in tasks.items()
     ]
     mean = sum(f["success_rate"] for f in tasks.values()) / len(tasks)
-    data = training["data"]
+    data, config = training["data"], training["config"]
     return CARD.format(
-        name=name, horizon=policy["horizon"], fps=policy["fps"], rows="\n".join([*rows, f"| mean | {percent(mean)} | | |"]),
-        steps=training["step"], batch=training["config"]["batch"], hours=training["elapsed"] / 3600, git=training["git"],
+        name=name,
+        horizon=policy["horizon"],
+        fps=policy["fps"],
+        rows="\n".join([*rows, f"| mean | {percent(mean)} | | |"]),
+        steps=training["step"],
+        batch=config["batch"],
+        hours=training["elapsed"] / 3600,
+        threads=f"{config['threads']} CPU thread(s)" if config["threads"] else "two CPU cores",
+        git=training["git"],
         data=f"{data['episodes']} episodes, {data['frames']} frames, {data['instructions']} instructions",
-        level=result["randomisation"], seed=min(result["seeds"]), episodes=result["episodes"] // len(tasks),
-        config=json.dumps({k: v for k, v in training["config"].items() if k not in ("data", "out", "cache")}, indent=1),
-    )  # fmt: skip
+        level=result["randomisation"],
+        seed=min(result["seeds"]),
+        episodes=result["episodes"] // len(tasks),
+        config=json.dumps({k: v for k, v in config.items() if k not in NOT_SHOWN}, indent=1),
+    )
 
 
 if __name__ == "__main__":
