@@ -13,10 +13,12 @@ export HF_HUB_OFFLINE ?= 1
 
 install: $(STAMP)
 
+# --clear: the ROS wheels carry a second, unprefixed metadata folder each, which a later sync would take for packages to
+# remove; so a changed lock gets a fresh environment.
 $(STAMP): requirements.lock setup.py pyproject.toml
 	@command -v $(PYTHON312) >/dev/null || { echo "make: python3.12 not found: install it (Debian 13, Ubuntu 24.04: apt install python3.12-venv; or pyenv install 3.12)"; exit 1; }
 	@bash tools/install_egl.sh
-	$(PYTHON312) -m venv $(if $(filter apt,$(ROS)),--system-site-packages) $(VENV)
+	$(PYTHON312) -m venv --clear $(if $(filter apt,$(ROS)),--system-site-packages) $(VENV)
 	$(PY) -m pip install -q --disable-pip-version-check uv==0.13.8
 	$(if $(filter apt,$(ROS)),grep -vE '^ros-' requirements.in | $(VENV)/bin/uv pip install -q -p $(PY) --overrides overrides.txt -c <(grep -oE '^[a-z0-9-]+==[^ ]+' requirements.lock) -r -,\
 	$(VENV)/bin/uv pip sync -q -p $(PY) --require-hashes requirements.lock)
@@ -30,7 +32,7 @@ test: install
 	$(PY) -m pytest -n 2 --dist worksteal tests
 
 lint: install
-	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy vla_rl sim hardware
+	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy vla_rl
 
 check: lint test
 

@@ -6,7 +6,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-WORDS = "lift push the red blue cube".split()
+WORDS = ["lift", "push", "the", "red", "blue", "cube"]
 
 
 def tokenizer(special: list[str], **named: str) -> PreTrainedTokenizerFast:

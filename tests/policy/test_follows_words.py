@@ -13,7 +13,7 @@ from vla_rl.policy.normalize import compute_stats
 COLOURS = {"red": (220, 40, 40), "green": (40, 200, 40), "blue": (40, 60, 220)}
 TRAINED = ("pick up the {} cube", "lift the {} one", "grab the {} block please", "take the {} cube")
 UNSEEN = ("now kindly lift the {} block", "could you grab that {} cube for me")
-SIZE, BLOB, HORIZON = 48, 5, 4
+SIZE, BLOB, HORIZON, STEPS = 48, 5, 4, 170
 
 
 class Blobs:
@@ -75,6 +75,3 @@ def test_another_word_sends_the_same_scene_to_the_other_blob() -> None:
         right.append((distances.argmin(1) == colour) & (distances[:, colour] < 0.2))
     assert np.mean(right) > 0.9, "goes to the named blob, in phrasings it has never seen"
     assert np.mean(np.all(right, axis=0)) > 0.8, "counterfactual triples: all three words in the same scene"
-
-
-STEPS = 250

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -29,8 +30,8 @@ def run(quick: bool = False) -> dict[str, Any]:
     repeats = 5 if quick else 50
     context = policy.encode(batch)
     with torch.inference_mode():
-        encode = median_ms(lambda: policy.encode(batch), repeats)
-        sample = {k: median_ms(lambda k=k: policy.sample(context, k), repeats) for k in (1, 8, 32)}
+        encode = median_ms(partial(policy.encode, batch), repeats)
+        sample = {k: median_ms(partial(policy.sample, context, k), repeats) for k in (1, 8, 32)}
     return {
         "metrics": {
             "encode_p50_ms": encode,

@@ -115,7 +115,7 @@ class Training:
         counts = {k: int(record.get(k, 0)) for k in ("skipped", "streak")}
         self.guard = FiniteGuard(self.optimizer, accelerator.device, **counts)
         forward: Callable[..., tuple[Tensor, dict[str, Tensor]]] = accelerator.prepare_model(learner.model)
-        self.forward = torch.compile(forward) if config.compile else forward
+        self.forward = self._compiled(forward) if config.compile else forward
         self.main, self.talk = accelerator.is_main_process, talk
         self.store = CheckpointStore(out / "checkpoints", config.keep)
         self.means, self.since = Means(), Means()
@@ -123,6 +123,12 @@ class Training:
         self.watch = 1 if accelerator.device.type == "cpu" else config.log_interval  # reading a flag waits for a GPU
         self.saved, self.unsaved = checkpoint, ""
         self.waited = 0.0
+
+    def _compiled(self, forward: Callable[..., Any]) -> Callable[..., Any]:
+        """The forward pass compiled, after one plain run: checks that a model makes only once would break its graph."""
+        with torch.no_grad():
+            forward(self.learner.batch(self.step))
+        return torch.compile(forward)
 
     def run(self) -> dict[str, Any]:
         """Train to the end of the budget, or until asked to stop.

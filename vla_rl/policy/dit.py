@@ -7,7 +7,9 @@ action, S context tokens, D width. What depends on the observation alone is comp
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -136,7 +138,7 @@ class DiT(nn.Module):
 
     def memory(self, features: Features) -> Memory:
         """Everything of a context that does not depend on the noisy chunks."""
-        pairs = [block.memory(features.tokens) for block in self.blocks]
+        pairs = [block.memory(features.tokens) for block in cast("Sequence[Block]", self.blocks)]
         mask = None if features.mask is None else features.mask[:, None, None, :]
         return Memory(tuple(k for k, _ in pairs), tuple(v for _, v in pairs), self.pooled(features.pooled), mask)
 

@@ -150,7 +150,7 @@ def load_model(source: str, own: Path | None, *, pretrained: bool, dtype: torch.
         if pretrained:
             model = AutoModelForImageTextToText.from_pretrained(source, dtype=dtype, use_safetensors=True)
         else:
-            model = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(own), dtype=dtype)
+            model = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(own or source), dtype=dtype)
     except (OSError, ValueError, KeyError, ImportError) as error:
         gone = Path(source).is_absolute() and not Path(source).is_dir()
         reason = "no such folder" if gone else " ".join(str(error).split())[:200]

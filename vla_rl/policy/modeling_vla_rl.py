@@ -139,7 +139,7 @@ class VLAPolicy(PreTrainedPolicy):
             self.backbone.save_files(save_directory / BACKBONE_DIR)
 
     def check_features(self, **other_side: Any) -> None:
-        """Raise FeatureMismatchError where the policy does not fit data or an environment: `features.check_features`."""
+        """Raise FeatureMismatchError where the policy does not fit the other side: `features.check_features`."""
         check_features(self.config, **other_side)
 
     # -- observations to context ---------------------------------------------------------------------------------

@@ -76,9 +76,10 @@ class TextEncoder(nn.Module):
 
     def __init__(self, width: int, queries: int, layers: int = 2) -> None:
         super().__init__()
-        self.tables = nn.ModuleList(nn.Embedding(BUCKETS, width) for _ in range(2))
-        for table in self.tables:
+        tables = [nn.Embedding(BUCKETS, width) for _ in range(2)]
+        for table in tables:
             nn.init.normal_(table.weight, std=0.5)
+        self.tables = nn.ModuleList(tables)
         self.position = nn.Parameter(0.1 * torch.randn(MAX_WORDS, width))
         self.blocks = nn.ModuleList(TextBlock(width) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
