@@ -132,18 +132,23 @@ def make_world(config: EnvConfig, task: str) -> World:
     return World(env, task, config.instruction, config.max_steps)
 
 
+def _package_of(spec: Any) -> str:
+    """The top-level package of what an environment id stands for."""
+    entry = spec.entry_point
+    return (entry if isinstance(entry, str) else getattr(entry, "__module__", "")).split(":")[0].split(".")[0]
+
+
 def _make_foreign(config: EnvConfig) -> Any:
     import gymnasium
 
     _, module, identifier = config.env.split(":", 2)
-    before = set(gymnasium.registry)
     try:
         importlib.import_module(module)
     except ImportError as error:
         raise ValueError(f"--env: no module '{module}' in this environment ({error}); install its package") from error
     if identifier not in gymnasium.registry:
-        added = sorted(i for i in gymnasium.registry if i not in before or i.startswith(module))
-        raise ValueError(f"--env: {module} registers no '{identifier}'; there are: {', '.join(added) or 'none'}")
+        known = sorted(i for i, spec in gymnasium.registry.items() if _package_of(spec) == module.split(".")[0])
+        raise ValueError(f"--env: {module} registers no '{identifier}'; there are: {', '.join(known) or 'none'}")
     try:
         return gymnasium.make(identifier, disable_env_checker=True, **config.kwargs)
     except TypeError as error:

@@ -85,7 +85,9 @@ def wait_for_episodes(out, count):
 def test_a_killed_collection_resumes_and_no_worker_stays_behind(tmp_path, kill, uninterrupted):
     command = [sys.executable, "-m", "vla_rl", *arguments(tmp_path / "out")]
     environment = {**os.environ, "PYTHONPATH": str(HERE)}
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=hear_ctrl_c
+    )
     wait_for_episodes(tmp_path / "out", 3)
     os.kill(process.pid, kill)
     _, errors = process.communicate(timeout=60)
@@ -97,6 +99,11 @@ def test_a_killed_collection_resumes_and_no_worker_stays_behind(tmp_path, kill, 
     await_silence(process.pid)
     assert main(arguments(tmp_path / "out")) == 0
     assert_same(uninterrupted, contents(tmp_path / "out"))
+
+
+def hear_ctrl_c():
+    """As in a terminal, also where the tests run in the background, which ignores the signal."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def await_silence(group):
