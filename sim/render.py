@@ -39,7 +39,7 @@ class Cameras:
         model.vis.global_.offheight = max(model.vis.global_.offheight, size[0])
         model.vis.global_.offwidth = max(model.vis.global_.offwidth, size[1])
         self._renderer = _renderer(model, size)
-        self._finalizer = weakref.finalize(self, self._renderer.close)
+        self._finalizer = weakref.finalize(self, _close, self._renderer)
         flags = self._renderer.scene.flags
         flags[mujoco.mjtRndFlag.mjRND_SHADOW] = shadows
         for flag in (mujoco.mjtRndFlag.mjRND_REFLECTION, mujoco.mjtRndFlag.mjRND_SKYBOX, mujoco.mjtRndFlag.mjRND_HAZE):
@@ -53,6 +53,13 @@ class Cameras:
     def close(self) -> None:
         """Free the OpenGL context."""
         self._finalizer()
+
+
+def _close(renderer: Any) -> None:
+    """Free a renderer in its own OpenGL context: in another one it would delete that one's textures of the same names."""
+    if renderer._gl_context is not None:
+        renderer._gl_context.make_current()
+    renderer.close()
 
 
 def _renderer(model: mujoco.MjModel, size: tuple[int, int]) -> Any:

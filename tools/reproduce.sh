@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Trains the shipped six-task policy from nothing: demonstrations, training, evaluation, checkpoint and figures.
-# Hours on two cores: about 30 minutes of collecting, HOURS (default 3) of training, 30 minutes of evaluation.
+# Trains the shipped six-task policy from nothing: demonstrations, training, evaluation, checkpoint and model card.
+# About an hour and a half on two cores: 15 minutes of collecting, MINUTES of training, 10 minutes of evaluation.
 set -euo pipefail
 out=${OUT:-outputs/tabletop}
-minutes=$(( ${HOURS:-3} * 60 ))
-episodes=${EPISODES:-300}
+minutes=${MINUTES:-62}
+episodes=${EPISODES:-275}
 export MUJOCO_GL=${MUJOCO_GL:-egl} HF_HUB_OFFLINE=1
 run() { .venv/bin/python -m vla_rl "$@"; }
 
@@ -13,7 +13,7 @@ for task in lift place push stack button drawer; do
     run collect --task "$task" --episodes "$episodes" --seed 10000 --out "$out/data/$task"
     data+=("$out/data/$task")
 done
-run train bc --data "${data[@]}" --out "$out/run" --minutes "$minutes" --action policy_action $([ -d "$out/run" ] && echo --resume)
+run train bc --data "${data[@]}" --out "$out/run" --minutes "$minutes" $([ -d "$out/run" ] && echo --resume)
 run eval --policy "$out/run" --task all --episodes 50 --pairs --out "$out/eval" --json "$out/eval.json"
 run eval --policy "$out/run" --task all --episodes 50 --phrasings unseen --json "$out/eval_unseen.json"
 .venv/bin/python tools/ship.py "$out/run" "$out/eval.json" vla_rl/policy/checkpoints/tabletop

@@ -69,3 +69,14 @@ def test_shadows_and_multisampling_are_off_and_can_be_had(env):
     fine.close()
     assert not np.array_equal(plain, pretty)
     assert np.abs(plain.astype(int) - pretty).mean() < 12
+
+
+def test_closing_one_environment_leaves_the_pictures_of_those_that_stay():
+    kept, closed = (gymnasium.make(f"vla_rl/{task}-v0").unwrapped for task in ("Lift", "Stack"))
+    closed.reset(seed=0)
+    before = kept.reset(seed=3)[0]["pixels"]  # the last one drawn: its context is the current one
+    closed.close()
+    after = kept.reset(seed=3)[0]["pixels"]
+    for camera in before:
+        np.testing.assert_array_equal(after[camera], before[camera])
+    kept.close()
