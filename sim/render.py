@@ -56,7 +56,7 @@ class Cameras:
 
 
 def _close(renderer: Any) -> None:
-    """Free a renderer in its own OpenGL context: in another one it would delete that one's textures of the same names."""
+    """Free a renderer in its own OpenGL context: in another's it would delete the textures of the same names there."""
     if renderer._gl_context is not None:
         renderer._gl_context.make_current()
     renderer.close()
