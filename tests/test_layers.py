@@ -13,14 +13,14 @@ ROOMS = [
     "types", "robot", "kinematics", "observe", "policy", "value", "steer", "execute",
     "record", "hil", "data", "reward", "learn", "rollout",
 ]  # fmt: skip
-EVERYWHERE = {"build", "cli", "ros", "bench", "commands", "doctor", "demo"}  # may import any room
+EVERYWHERE = {"build", "cli", "ros", "bench", "commands"}  # may import any room
 FORBIDDEN = {
     **{room: {"rclpy", "mujoco"} for room in ("policy", "value", "steer", "data", "reward", "learn")},
     **{room: {"torch", "rclpy"} for room in ("execute", "record", "hil")},
 }
 ONLY_IN = {
-    "rclpy": {"ros", "hardware", "doctor"},
-    "mujoco": {"sim", "kinematics", "bench", "doctor"},
+    "rclpy": {"ros", "hardware"},
+    "mujoco": {"sim", "kinematics", "bench"},
     "mink": {"sim", "kinematics"},
 }
 SOURCES = sorted([*ROOT.glob("vla_rl/**/*.py"), *ROOT.glob("sim/**/*.py"), *ROOT.glob("hardware/**/*.py")])
@@ -44,7 +44,7 @@ def imports(path: Path) -> list[str]:
 
 def may_import(importer: str, imported: str) -> bool:
     if importer in EVERYWHERE or importer in ("__init__", "__main__") or importer == imported:
-        return imported not in ("sim", "hardware") or importer in ("build", "bench", importer == imported and importer)
+        return imported not in ("sim", "hardware") or importer in ("build", "bench", imported)
     if importer in ("sim", "hardware"):
         return imported in ("types", "robot", "kinematics")
     return imported in ROOMS and ROOMS.index(imported) < ROOMS.index(importer)

@@ -11,7 +11,7 @@ import numpy as np
 
 from vla_rl.sim.randomize import Region, on_ring, positions
 from vla_rl.sim.scene import CUBE_HALF, PALETTE, add_cube, add_fixture
-from vla_rl.sim.tasks.base import Task, delivery, raised
+from vla_rl.sim.tasks.base import Task, raised
 from vla_rl.types import Array
 
 if TYPE_CHECKING:
@@ -100,13 +100,6 @@ class Place(Task):
         offset = self.world.rotation(self.bin).T @ (self.object_point - self.goal_point)
         inside = np.abs(offset[:2]).max() < BIN_HALF and offset[2] < WALL_HEIGHT - CUBE_HALF
         return bool(inside) and not self.world.touches(self.cube)
-
-    @property
-    def progress(self) -> float:
-        """A third for reaching the cube, two thirds for bringing it to the bin."""
-        if self.satisfied:
-            return 1.0
-        return delivery(self.world.gripper.position, self.object_point, self.goal_point)
 
     def phases(self, expert: Expert) -> list[Phase]:
         """Pick it up, carry it over the bin, lower it, let go, back away."""

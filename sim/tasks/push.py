@@ -13,7 +13,7 @@ from vla_rl.sim.expert import Phase
 from vla_rl.sim.motion import Goal
 from vla_rl.sim.randomize import on_ring
 from vla_rl.sim.scene import CUBE_HALF, PALETTE, add_cube, add_fixture
-from vla_rl.sim.tasks.base import Task, delivery, raised
+from vla_rl.sim.tasks.base import Task, raised
 from vla_rl.types import Array
 
 if TYPE_CHECKING:
@@ -83,13 +83,6 @@ class Push(Task):
     def satisfied(self) -> bool:
         """The named cube lies with its centre on the zone, nearly at rest."""
         return self.distance < ZONE_RADIUS and self.world.speed(self.cube) < STILL
-
-    @property
-    def progress(self) -> float:
-        """A third for reaching the cube, two thirds for bringing it to the zone."""
-        if self.satisfied:
-            return 1.0
-        return delivery(self.world.gripper.position, self.object_point, self.goal_point)
 
     def phases(self, expert: Expert) -> list[Phase]:
         """Straddle the cube with open fingers along the line to the zone and slide it there with the rear one."""

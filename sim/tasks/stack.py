@@ -12,7 +12,7 @@ import numpy as np
 
 from vla_rl.sim.randomize import Region, positions
 from vla_rl.sim.scene import PALETTE, add_cube
-from vla_rl.sim.tasks.base import Task, delivery, raised
+from vla_rl.sim.tasks.base import Task, raised
 from vla_rl.types import Array
 
 if TYPE_CHECKING:
@@ -79,13 +79,6 @@ class Stack(Task):
         offset = self.object_point - self.goal_point
         on_top = math.hypot(offset[0], offset[1]) < SIDEWAYS and abs(offset[2]) < HEIGHT
         return on_top and self.world.speed(self.upper) < STILL and not self.world.touches(self.upper)
-
-    @property
-    def progress(self) -> float:
-        """A third for reaching the cube, two thirds for bringing it to the top of the other."""
-        if self.satisfied:
-            return 1.0
-        return delivery(self.world.gripper.position, self.object_point, self.goal_point)
 
     def phases(self, expert: Expert) -> list[Phase]:
         """Pick it up, carry it over the other cube, lower it, let go."""
