@@ -17,7 +17,8 @@ told in words. Two 96x96 cameras and the joint positions in; chunks of {horizon}
 {fps:.0f} Hz out, in LeRobot's units.
 
 - **Data**: {data}, made by the scripted experts at level `train` with execution noise.
-- **Commands**: those of `make reproduce`. This one: {steps} steps of {batch} samples, {hours:.1f} hours of training on {threads}.
+- **Commands**: those of `make reproduce`.
+- **Training**: {steps} steps of {batch} samples, {hours:.1f} hours of training on {threads}.
 - **Code**: git {git}.
 - **Limits**: simulation only; the objects, colours and words of the six tasks; success differs by task, see below.
 
