@@ -234,8 +234,30 @@ class Episode:
 
 
 @dataclass(frozen=True)
+class FrameSpec:
+    """A frame fixed in a link.
+
+    Attributes:
+        parent: name of the link.
+        position: of the frame's origin in the link, (x, y, z) [m].
+        quaternion: of the frame in the link, (w, x, y, z); normalised where it is used.
+    """
+
+    parent: str
+    position: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    quaternion: tuple[float, float, float, float] = (1.0, 0.0, 0.0, 0.0)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> FrameSpec:
+        """Inverse of `dataclasses.asdict`; lists (from YAML or JSON) become tuples."""
+        x, y, z = data.get("position", (0.0, 0.0, 0.0))
+        w, i, j, k = data.get("quaternion", (1.0, 0.0, 0.0, 0.0))
+        return cls(data["parent"], (float(x), float(y), float(z)), (float(w), float(i), float(j), float(k)))
+
+
+@dataclass(frozen=True)
 class JointSpec:
-    """One joint: limits in SI units and its place in LeRobot's convention.
+    """One hinge: limits in SI units, its place in LeRobot's convention and in the kinematic chain.
 
     Attributes:
         name: joint name, with the arm's prefix where there are several arms.
@@ -245,6 +267,9 @@ class JointSpec:
         lerobot_unit: "degrees", or "percent" for a gripper that runs 0..100 over `low`..`high`.
         offset: our zero minus LeRobot's zero on this very arm [rad] (so a calibration fits the model).
         gripper: whether this joint opens and closes the gripper.
+        link: name of the link that the joint moves.
+        frame: where the joint sits in its parent link, None where the chain is not known.
+        axis: of rotation, in the joint's frame.
     """
 
     name: str
@@ -257,6 +282,15 @@ class JointSpec:
     lerobot_unit: str
     offset: float = 0.0
     gripper: bool = False
+    link: str = ""
+    frame: FrameSpec | None = None
+    axis: tuple[float, float, float] = (0.0, 0.0, 1.0)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> JointSpec:
+        """Inverse of `dataclasses.asdict`; specs from before the chain have no `link`, `frame` and `axis`."""
+        frame, axis = data.get("frame"), tuple(float(v) for v in data.get("axis", (0, 0, 1)))
+        return cls(**{**data, "frame": frame and FrameSpec.from_dict(frame), "axis": axis})
 
 
 @dataclass(frozen=True)
@@ -279,6 +313,7 @@ class RobotSpec:
         cameras: the cameras it carries.
         rate: control rate [Hz].
         workspace: lower and upper corner of the gripper's box, base frame, ((x, y, z), (x, y, z)) [m].
+        tip: the gripper's frame (z along the fingers), which `workspace` bounds; None where the chain is not known.
     """
 
     name: str
@@ -286,6 +321,7 @@ class RobotSpec:
     cameras: tuple[CameraSpec, ...]
     rate: float
     workspace: tuple[tuple[float, float, float], tuple[float, float, float]]
+    tip: FrameSpec | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -356,8 +392,9 @@ class RobotSpec:
         low, high = data["workspace"]
         return cls(
             name=data["name"],
-            joints=tuple(JointSpec(**j) for j in data["joints"]),
+            joints=tuple(JointSpec.from_dict(j) for j in data["joints"]),
             cameras=tuple(CameraSpec(**c) for c in data["cameras"]),
             rate=float(data["rate"]),
             workspace=((low[0], low[1], low[2]), (high[0], high[1], high[2])),
+            tip=data.get("tip") and FrameSpec.from_dict(data["tip"]),
         )

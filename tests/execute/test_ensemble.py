@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from vla_rl.policy.ensemble import adaptive_ensemble, predictions_for, temporal_ensemble
+from vla_rl.execute.ensemble import adaptive_ensemble, predictions_for, temporal_ensemble
 
 PREDICTIONS = arrays(np.float64, st.tuples(st.integers(1, 6), st.just(3)), elements=st.floats(-10, 10))
 

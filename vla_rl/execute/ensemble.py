@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
+
+from vla_rl.types import Array
 
 
-def predictions_for(step: int, starts: Sequence[int], chunks: Sequence[NDArray[np.floating]]) -> NDArray[np.floating]:
+def predictions_for(step: int, starts: Sequence[int], chunks: Sequence[Array]) -> Array:
     """What each chunk says about one time step.
 
     Args:
@@ -31,7 +32,7 @@ def predictions_for(step: int, starts: Sequence[int], chunks: Sequence[NDArray[n
     return np.stack(rows)
 
 
-def temporal_ensemble(predictions: NDArray[np.floating], decay: float = 0.01) -> NDArray[np.floating]:
+def temporal_ensemble(predictions: Array, decay: float = 0.01) -> Array:
     """ACT's weighted mean (arXiv:2304.13705): w_i = exp(-decay i), i = 0 the OLDEST prediction.
 
     Args:
@@ -41,7 +42,7 @@ def temporal_ensemble(predictions: NDArray[np.floating], decay: float = 0.01) ->
     return _weighted(predictions, np.exp(-decay * np.arange(len(predictions))))
 
 
-def adaptive_ensemble(predictions: NDArray[np.floating], alpha: float = 0.1) -> NDArray[np.floating]:
+def adaptive_ensemble(predictions: Array, alpha: float = 0.1) -> Array:
     """CogACT's weighted mean (arXiv:2411.19650): w_i = exp(alpha cos(newest, prediction_i)).
 
     A past prediction of another mode points elsewhere and counts less.
@@ -55,6 +56,6 @@ def adaptive_ensemble(predictions: NDArray[np.floating], alpha: float = 0.1) -> 
     return _weighted(predictions, np.exp(alpha * (predictions @ newest) / (norms + 1e-7)))
 
 
-def _weighted(predictions: NDArray[np.floating], weights: NDArray[np.floating]) -> NDArray[np.floating]:
+def _weighted(predictions: Array, weights: Array) -> Array:
     """Mean of (n, A) with weights (n,)."""
     return (weights / weights.sum()) @ predictions

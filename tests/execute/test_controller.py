@@ -1,0 +1,394 @@
+"""The controller: chunks become motion, everything else becomes a hold, and no command breaks a limit."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from execute_arms import SO101, serial_arm, violations
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vla_rl.execute.config import ControlConfig
+from vla_rl.execute.control import Controller
+from vla_rl.types import ActionChunk, ActionKind, ActionSpec, Mode, Source
+
+HOME = np.array([0.0, -0.6, 0.5, 1.2, 1.57, 0.45])
+PERIOD = round(1e9 / 30)
+EPOCH = 1_700_000_000 * 10**9  # where the robot's clock stands; ours begins elsewhere
+OWN = SO101.action_spec
+
+
+class Arm:
+    """A robot that does what it is told one period later, and everybody's clocks."""
+
+    def __init__(self, spec=SO101, joints=HOME, **config):
+        self.controller = Controller(spec, ControlConfig(**config))
+        self.controller.activate()
+        self.joints, self.time, self.offset, self.silent = joints.copy(), 10**9, EPOCH, False
+        self.ticks, self.commands = [], []
+
+    @property
+    def stamp(self):
+        return self.time + self.offset
+
+    def give(self, actions, age=0, candidate=0, spec=OWN, dt=1 / 30):
+        """A chunk (H, J) whose observation is `age` periods old."""
+        chunk = ActionChunk(np.asarray(actions, float), spec, dt, self.stamp - age * PERIOD)
+        return self.controller.chunk(chunk, candidate, self.time)
+
+    def see(self):
+        if not self.silent:
+            self.controller.observe(self.joints, self.stamp, self.time)
+
+    def tick(self):
+        """One control period: measure, decide, move."""
+        self.see()
+        tick = self.controller.tick(self.time)
+        self.ticks.append(tick)
+        if tick.command is not None:
+            self.commands.append(tick.command)
+            self.joints = tick.command.copy()
+        self.time += PERIOD
+        return tick
+
+    def run(self, periods):
+        return [self.tick() for _ in range(periods)]
+
+
+def line(start=HOME, joint=0, step=0.01, length=16):
+    """A chunk (H, J) that moves one joint at a constant pace."""
+    return start + step * np.arange(length)[:, None] * np.eye(len(start))[joint]
+
+
+def moving(**config):
+    """An arm in motion, five periods into its first chunk."""
+    arm = Arm(**config)
+    arm.see()
+    assert arm.give(line(step=0.04)) == ""
+    assert all(tick.source is Source.POLICY for tick in arm.run(5))
+    return arm
+
+
+def assert_still(ticks):
+    np.testing.assert_array_equal([t.command for t in ticks], np.broadcast_to(ticks[0].command, (len(ticks), 6)))
+
+
+def test_a_chunk_is_executed_action_by_action_and_unchanged():
+    arm = Arm()
+    arm.see()
+    actions = line()
+    arm.give(actions, candidate=3)
+    ticks = arm.run(15)
+    np.testing.assert_array_equal([t.command for t in ticks], actions[:15])
+    assert [t.index for t in ticks] == list(range(15))
+    assert {(t.source, t.mode, t.candidate, t.hold, t.clamped) for t in ticks} == {
+        (Source.POLICY, Mode.AUTONOMOUS, 3, "", ())
+    }
+    np.testing.assert_allclose([t.age_s for t in ticks], np.arange(15) / 30, atol=1e-6)
+
+
+def test_nothing_is_sent_before_anybody_has_acted():
+    arm = Arm()
+    assert {(t.command is None, t.source, t.hold) for t in arm.run(5)} == {(True, Source.HOLD, "no_chunk")}
+    assert Controller(SO101).tick(0).hold == "inactive"
+
+
+@pytest.mark.parametrize("length", [1, 2, 5, 11])
+def test_silence_from_upstream_holds_within_two_periods_of_the_last_action_due(length):
+    arm = Arm()
+    arm.see()
+    arm.give(line(length=length))
+    ticks = arm.run(length + 3)
+    last = length - 1
+    assert ticks[last].source is Source.POLICY
+    assert all(tick.hold == "no_chunk" for tick in ticks[last + 2 :])
+
+
+def test_motion_goes_on_for_no_longer_than_max_open_loop_after_the_newest_observation():
+    arm = Arm(max_open_loop_s=0.2)
+    arm.see()
+    arm.give(line(length=60))
+    held = [tick.hold for tick in arm.run(12)]
+    assert held == [""] * 7 + ["no_chunk"] * 5  # ages 0 to 6 periods are within 0.2 s
+
+
+def test_a_hold_brakes_latches_once_and_keeps_the_grippers_last_command():
+    arm = moving()
+    arm.give(line(arm.joints, joint=5, step=-0.03, length=2))
+    arm.run(6)
+    grip = arm.joints[5]
+    arm.joints = arm.joints + np.array([0.01, -0.02, 0.015, 0, 0, 0.3])  # it sags; the fingers stay on a thing
+    measured = arm.joints.copy()
+    for _ in range(40):
+        arm.see()
+        arm.commands.append(arm.controller.tick(arm.time).command)
+        arm.time += PERIOD
+    np.testing.assert_allclose(arm.commands[-1][:5], measured[:5], atol=1e-6)
+    assert abs(arm.commands[-1][5] - grip) < 0.05
+    arm.joints = arm.joints + 0.02  # once latched, it does not follow the arm
+    arm.see()
+    np.testing.assert_allclose(arm.controller.tick(arm.time).command, arm.commands[-1], atol=1e-9)
+
+
+def test_a_hold_without_fresh_joints_keeps_the_last_command():
+    arm = moving()
+    arm.silent = True
+    ticks = arm.run(40)
+    assert ticks[-1].hold == "joints_stale"
+    assert_still(ticks[-20:])
+    assert violations(arm.controller.limits, np.array(arm.commands)) == []
+
+
+def test_after_a_stall_of_control_itself_old_chunks_are_void_and_the_arm_starts_where_it_is():
+    arm = moving()
+    arm.time += 20 * PERIOD
+    arm.joints = HOME + 0.3
+    assert arm.tick().command is None
+    assert "before all chunks" in arm.give(line(), age=3)
+    arm.time += PERIOD
+    arm.see()
+    assert arm.give(line(arm.joints)) == ""
+    first = arm.tick()
+    assert first.source is Source.POLICY
+    np.testing.assert_allclose(first.command[:5], (HOME + 0.3)[:5], atol=1e-9)
+
+
+def test_after_a_silence_of_the_policy_its_first_new_command_passes_the_limits():
+    arm = moving()
+    arm.run(30)
+    assert "s old" in arm.give(line(), age=30)
+    arm.give(HOME + 0.5 + line(np.zeros(6)))
+    arm.run(15)
+    assert violations(arm.controller.limits, np.array(arm.commands)) == []
+
+
+BAD = {
+    "non_finite": lambda arm: arm.give(np.where(np.eye(16, 6) > 0, np.nan, line())),
+    "wrong_size": lambda arm: arm.give(line()[:, :5]),
+    "unknown_joint": lambda arm: arm.give(line(), spec=replace(OWN, names=("elbow", *OWN.names[1:]))),
+    "out_of_range": lambda arm: arm.give(np.degrees(line())),
+    "non_monotone": lambda arm: arm.give(line(), dt=-0.03),
+    "stale": lambda arm: arm.give(line(), age=30),
+    "future": lambda arm: arm.give(line(), age=-3),
+    "older": lambda arm: arm.give(line(), age=7),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("reason", BAD)
+def test_a_bad_chunk_is_rejected_whole_and_counted_and_three_in_a_row_latch_a_stop(reason):
+    arm = moving()
+    assert BAD[reason](arm)
+    assert BAD[reason](arm)
+    assert arm.give(line(arm.joints)) == ""  # a good one in between
+    BAD[reason](arm)
+    BAD[reason](arm)
+    assert arm.controller.mode is Mode.AUTONOMOUS
+    BAD[reason](arm)
+    assert arm.controller.mode is Mode.STOPPED
+    assert "3 chunks rejected in a row" in arm.controller.stop_reason
+    assert arm.controller.counters[f"rejected/{reason}"] == 5
+    assert arm.tick().hold.startswith("stopped: 3 chunks")
+
+
+@pytest.mark.parametrize("name", ["joint_absolute", "joint_relative"])
+def test_chunks_in_lerobots_names_units_and_order_mean_the_same(name):
+    """Degrees and percent, last joint first."""
+    lerobot, kind = SO101.lerobot_action_spec, ActionKind(name)
+    targets = line()
+    values = SO101.to_lerobot(targets) - (SO101.to_lerobot(HOME) if kind is ActionKind.JOINT_RELATIVE else 0.0)
+    parts = [tuple(reversed(getattr(lerobot, part))) for part in ("names", "units", "low", "high")]
+    arm = Arm()
+    arm.see()
+    assert arm.give(values[:, ::-1], spec=ActionSpec(kind, *parts)) == ""
+    np.testing.assert_allclose([t.command for t in arm.run(10)], targets[:10], atol=1e-12)
+
+
+@pytest.mark.parametrize("hours", [1, -1])
+def test_a_clock_step_neither_moves_the_arm_nor_disables_the_watchdog(hours):
+    arm = moving()
+    arm.offset += hours * 3600 * 10**9
+    ticks = arm.run(20)
+    assert {tick.hold for tick in ticks} == {"no_chunk"}
+    assert_still(ticks[-10:])
+    assert arm.give(line(arm.joints)) == ""
+    assert arm.run(3)[-1].source is Source.POLICY
+    assert arm.run(20)[-1].hold == "no_chunk"
+    assert arm.controller.counters["clock_steps"] == 1
+
+
+def test_joints_that_jump_as_at_a_simulators_reset_void_everything_and_move_nothing():
+    arm = moving()
+    arm.joints = HOME - 0.8
+    assert arm.tick().command is None
+    assert arm.controller.counters["joints_jumped"] == 1
+    arm.see()
+    arm.time += PERIOD
+    arm.see()
+    arm.give(line(arm.joints))
+    np.testing.assert_allclose(arm.tick().command[:5], (HOME - 0.8)[:5], atol=1e-9)
+
+
+def test_too_large_a_following_error_is_a_reason_to_hold():
+    arm = moving()
+    blocked = arm.joints.copy()
+    for k in range(40):
+        if k % 5 == 0 and k < 20:
+            arm.see()
+            arm.give(line(HOME + k * 0.05, step=0.05))
+        arm.joints = blocked + 0.0
+        tick = arm.tick()
+        arm.joints = blocked
+    assert arm.controller.counters["holds/following_error"] >= 1
+    np.testing.assert_allclose(tick.command[:5], blocked[:5], atol=0.02)
+    assert violations(arm.controller.limits, np.array(arm.commands)) == []
+
+
+def test_stop_latches_and_only_reset_stop_with_fresh_joints_clears_it_without_motion():
+    arm = moving()
+    arm.controller.stop("the red button")
+    arm.run(30)
+    for change in (lambda: arm.controller.take_over(True), arm.controller.pause, arm.controller.resume):
+        ok, why = change()
+        assert not ok
+        assert why
+    arm.silent = True
+    arm.run(20)
+    assert arm.controller.reset_stop() == (False, "no fresh observation: the stop stays")
+    arm.silent = False
+    arm.run(2)
+    assert arm.controller.reset_stop() == (True, "")
+    assert arm.give(line(arm.joints), age=1) != ""  # of an observation before
+    assert {tick.hold for tick in arm.run(5)} == {"paused"}
+    assert arm.controller.resume() == (True, "")
+    arm.run(1)
+    arm.see()
+    arm.give(line(arm.joints))
+    assert arm.run(2)[-1].source is Source.POLICY
+
+
+def test_a_stop_outlives_deactivation():
+    arm = moving()
+    arm.controller.stop()
+    arm.controller.deactivate()
+    arm.controller.activate()
+    assert arm.tick().hold.startswith("stopped")
+
+
+def human_drives(arm, periods, joint=1):
+    """A human moves one joint for some periods."""
+    ticks = []
+    for _ in range(periods):
+        assert arm.controller.human(arm.joints + 0.01 * np.eye(6)[joint], arm.time) == ""
+        ticks.append(arm.tick())
+    return ticks
+
+
+def test_a_human_takes_over_and_a_lost_device_holds_and_never_falls_back_to_the_policy():
+    arm = moving()
+    assert arm.controller.take_over(True) == (True, "")
+    arm.run(1)
+    ticks = human_drives(arm, 30)
+    assert ticks[-1].source is Source.HUMAN
+    for _ in range(30):
+        arm.see()
+        arm.give(line(arm.joints))
+        tick = arm.tick()
+    assert (tick.hold, tick.mode) == ("human_silent", Mode.CORRECTING)
+    assert [t.source for t in arm.ticks[-28:]] == [Source.HOLD] * 28
+
+
+def test_proposals_go_on_while_a_human_drives():
+    arm = moving()
+    arm.controller.take_over(True)
+    arm.run(1)
+    arm.see()
+    arm.give(line(arm.joints))
+    assert all(tick.proposed is not None for tick in human_drives(arm, 5))
+
+
+def test_a_hand_back_waits_for_an_observation_after_it_and_ramps_from_where_the_arm_is():
+    arm = moving()
+    arm.controller.take_over(True)
+    arm.run(1)
+    human_drives(arm, 20)
+    assert arm.give(line(arm.joints)) == ""
+    arm.controller.take_over(False)
+    assert {tick.hold for tick in arm.run(8)} == {"no_chunk"}
+    here = arm.joints.copy()
+    arm.see()
+    arm.give(np.broadcast_to(here + 0.2, (16, 6)))
+    ramp = arm.run(14)
+    assert {tick.source for tick in ramp} == {Source.RAMP}
+    np.testing.assert_allclose(ramp[0].command, here, atol=1e-6)
+    assert (np.diff([t.command[0] for t in ramp]) >= -1e-9).all()
+    assert violations(arm.controller.limits, np.array(arm.commands)) == []
+
+
+def test_a_humans_command_that_is_no_such_thing_is_refused_by_name():
+    arm = moving()
+    assert "6 finite joint targets" in arm.controller.human(np.full(6, np.nan), arm.time)
+    assert "6 finite joint targets" in arm.controller.human(np.zeros(5), arm.time)
+    assert arm.controller.counters["human_rejected"] == 2
+
+
+def test_bounds_may_be_tightened_while_active_but_not_loosened():
+    arm = moving()
+    arm.controller.configure(ControlConfig(max_open_loop_s=0.3))
+    with pytest.raises(ValueError, match="max_open_loop_s, max_following_error can not be loosened"):
+        arm.controller.configure(ControlConfig(max_open_loop_s=0.4, max_following_error=1.0))
+    arm.controller.deactivate()
+    arm.controller.configure(ControlConfig(max_open_loop_s=0.4, max_following_error=1.0))
+
+
+@pytest.mark.parametrize(("name", "value"), [("ramp_s", 0.0), ("max_future_s", np.nan), ("max_rejections", 0)])
+def test_a_bound_that_is_none_is_refused_by_name(name, value):
+    with pytest.raises(ValueError, match=name):
+        ControlConfig(**{name: value})
+
+
+def test_a_robot_without_limits_does_not_move():
+    joints = (replace(SO101.joints[0], velocity=np.inf), replace(SO101.joints[1], high=-9.0), *SO101.joints[2:])
+    with pytest.raises(ValueError, match=r"shoulder_pan.velocity is inf; shoulder_lift runs from"):
+        Controller(replace(SO101, joints=joints))
+    with pytest.raises(ValueError, match="no kinematic chain: it lacks tip"):
+        Controller(replace(SO101, tip=None))
+
+
+HAPPENINGS = ["chunk", "chunk", "chunk", "old", "nan", "stop", "reset", "pause", "resume", "take", "back", "human"]
+HAPPENINGS += ["blind", "stall", "jump", "step", "tick", "tick"]
+events = st.lists(st.sampled_from(HAPPENINGS), min_size=10, max_size=60)
+
+
+@given(events, st.integers(0, 2**32 - 1), st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_whatever_happens_commands_keep_every_limit_between_restarts(story, seed, slow):
+    spec = serial_arm("slow", joints=5) if slow else SO101
+    start = np.append(np.full(5, 0.3), 0.5) if slow else HOME
+    rng, arm = np.random.default_rng(seed), Arm(spec, start)
+    act = {
+        "chunk": lambda: arm.give(arm.joints + np.cumsum(rng.normal(0, 0.1, (16, 6)), 0), spec=spec.action_spec),
+        "old": lambda: arm.give(np.tile(arm.joints, (16, 1)), age=rng.integers(5, 40), spec=spec.action_spec),
+        "nan": lambda: arm.give(np.full((16, 6), np.nan), spec=spec.action_spec),
+        "stop": arm.controller.stop, "reset": arm.controller.reset_stop, "pause": arm.controller.pause,
+        "resume": arm.controller.resume, "take": lambda: arm.controller.take_over(True),
+        "back": lambda: arm.controller.take_over(False), "tick": lambda: None,
+        "human": lambda: arm.controller.human(arm.joints + rng.normal(0, 0.3, 6), arm.time),
+        "blind": lambda: setattr(arm, "silent", not arm.silent),
+        "stall": lambda: setattr(arm, "time", arm.time + 10 * PERIOD),
+        "jump": lambda: setattr(arm, "joints", start + rng.normal(0, 0.05, 6)),
+        "step": lambda: setattr(arm, "offset", arm.offset + int(rng.integers(-(10**10), 10**10))),
+    }  # fmt: skip
+    runs, sent = [[]], None
+    for event in story:
+        act[event]()
+        for _ in range(int(rng.integers(1, 6))):
+            began = arm.joints if sent is None else np.where(arm.controller.limits.gripper, sent, arm.joints)
+            tick = arm.tick()
+            if tick.command is None:
+                runs.append([])
+            else:
+                runs[-1] += [began, tick.command] if not runs[-1] else [tick.command]
+                sent = tick.command
+    for run in runs:
+        if run:
+            assert violations(arm.controller.limits, np.array(run)) == []
