@@ -18,6 +18,7 @@ from vla_rl.sim.language import phrase
 from vla_rl.sim.render import Cameras, Projection
 from vla_rl.sim.scene import CAMERAS, PAN_AXIS, Quality, new_scene
 from vla_rl.sim.tasks import make_task
+from vla_rl.sim.touch import Touch, add_touch_sensors
 from vla_rl.sim.world import World
 from vla_rl.types import Array
 
@@ -70,7 +71,9 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], Float32]):
         self._task = make_task(task)
         spec, self.spec_robot = new_scene(self._quality)
         self._task.build(spec)
+        add_touch_sensors(spec, 1.0 / self.spec_robot.rate)
         self.world = World(spec.compile(), self.spec_robot)
+        self._touch = Touch(self.world.model, self.world.data)
         self._task.bind(self.world)
         self._kinematics = Kinematics(self.spec_robot, arm_model())
         self._home = home(self._kinematics)
@@ -153,16 +156,8 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], Float32]):
         self.world.place_arm(start)
         self.world.settle()
         self._task.ask(variant)
-        self._target, self._things = self._task.target, dict(self._task.things)
-        self._owners = self._geom_owners()
+        self._target, self._names = self._task.target, {body: name for name, body in self._task.things.items()}
         self._instruction = phrase(self.task, self._task.slots, words, self._unseen)
-
-    def _geom_owners(self) -> NDArray[np.int64]:
-        """For each geom the index of the thing it belongs to, -1 for none."""
-        owners = np.full(self.world.model.ngeom, -1)
-        for i, body in enumerate(self._things.values()):
-            owners[self.world.model.geom_bodyid == self.world.body_id(body)] = i
-        return owners
 
     def step(self, action: Float32) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
         """One control period towards joint targets (6,) in LeRobot's units.
@@ -198,8 +193,7 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], Float32]):
         """
         self._steps += 1
         if not self._touched:
-            owner = self.world.first_touched(self._owners)
-            self._touched = list(self._things)[owner] if owner >= 0 else ""
+            self._touched = self._names.get(self._touch.first(), "")
         self._held = self._held + 1 if self._task.satisfied else 0
         success, invalid = self._held >= self._hold, self.world.warning()
         reward = self._task.progress if self._dense else float(success)
@@ -253,7 +247,7 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], Float32]):
 
     def save_state(self) -> NDArray[np.uint8]:
         """The whole episode as bytes, (N,) uint8: the engine's state and everything that is latched."""
-        touched = list(self._things).index(self._touched) if self._touched else -1
+        touched = list(self._names.values()).index(self._touched) if self._touched else -1
         header = np.array([self._scene, self._task.variant, self._steps, self._held, touched, 0, 0, 0], np.int64)
         return np.concatenate([header.view(np.uint8), self.world.save().view(np.uint8)])
 
@@ -267,7 +261,7 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], Float32]):
         scene, variant, steps, held, touched = (int(v) for v in header[:5])
         self._set_scene(scene, variant)
         self._steps, self._held = steps, held
-        self._touched = list(self._things)[touched] if touched >= 0 else ""
+        self._touched = list(self._names.values())[touched] if touched >= 0 else ""
         self.world.load(state[HEADER * 8 :].copy().view(np.float64))
         return self.observe()
 

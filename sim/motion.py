@@ -79,6 +79,7 @@ class Motion:
     def __init__(self, world: World, kinematics: Kinematics, pace: float = 1.0) -> None:
         self._world, self._kinematics, self._pace = world, kinematics, pace
         self._plan = world.gripper
+        self._reach = np.array([joint.velocity for joint in world.robot.joints]) * world.dt
         self.stop()
 
     def stop(self) -> None:
@@ -111,9 +112,12 @@ class Motion:
         self._turn = min(self._turn + TURN_ACCELERATION * dt, MAX_TURN * self._pace, 8.0 * angle)
         rotation = _turned(self._plan.rotation, target, self._turn * dt)
         self._plan = Pose(self._plan.position + self._velocity * dt, rotation)
+        last = self._world.targets
         joints = self._kinematics.inverse(self._plan, self._world.joints)
-        command = float(self._world.data.ctrl[-1])
-        joints[-1] = command + np.clip(goal.opening - command, -GRIPPER_SPEED * dt, GRIPPER_SPEED * dt)
+        if (np.abs(joints - last)[:-1] > self._reach[:-1]).any():  # stretched out, the inverse may flip the elbow: stay
+            joints = last.copy()
+            self.stop()
+        joints[-1] = last[-1] + np.clip(goal.opening - last[-1], -GRIPPER_SPEED * dt, GRIPPER_SPEED * dt)
         return joints
 
 

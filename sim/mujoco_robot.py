@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from vla_rl.robot import Sensed
 from vla_rl.sim.env import TabletopEnv
-from vla_rl.types import Array, CameraSpec, Observation
+from vla_rl.types import Array, CameraSpec, Image, Observation
 
 
 class MujocoRobot:
@@ -29,20 +30,45 @@ class MujocoRobot:
         model, (height, width) = env.world.model, env.image_size
         cameras = tuple(CameraSpec(c, width, height, float(model.camera(c).fovy[0])) for c in env.cameras)
         self.spec = replace(env.spec_robot, cameras=cameras)
+        self._epoch_ns = 0
         self.reset(seed)
 
     def reset(self, seed: int | None = None, options: Mapping[str, Any] | None = None) -> None:
-        """A new scene; simulated time starts at zero again."""
+        """A new scene, one period later: the robot's clock never goes back, and never shows 0."""
+        self._epoch_ns = self.now_ns() + round(self.env.world.dt * 1e9)
         self.env.reset_scene(seed, options)
         self.reward, self.terminated, self.truncated, self.info = 0.0, False, False, self.env.info()
+        self._status = {"success": 0.0, "reward": 0.0, "terminated": 0.0, "truncated": 0.0, "steps": 0.0}
+
+    @property
+    def instruction(self) -> str:
+        """What to do in this episode."""
+        return self.env.task_description
+
+    def status(self) -> dict[str, float]:
+        """What the task says of the episode so far; how it ended stays, though the world may go on.
+
+        Returns:
+            success, reward, terminated, truncated, steps; `target/<thing>` and, once there is one, `touched/<thing>`.
+        """
+        named = {f"{key}/{self.info[key]}": 1.0 for key in ("target", "touched") if self.info[key]}
+        return self._status | named
 
     def now_ns(self) -> int:
-        """Simulated time since the reset [ns]."""
-        return round(self.env.world.data.time * 1e9)
+        """Simulated time [ns]."""
+        return self._epoch_ns + round(self.env.world.data.time * 1e9)
+
+    def sense(self) -> Sensed:
+        """The joints of now."""
+        return Sensed(self.env.world.joints, self.env.world.velocities, self.now_ns())
+
+    def pictures(self) -> dict[str, Image]:
+        """What the cameras see now."""
+        return {c: self.env.picture(c) for c in self.env.cameras}
 
     def observe(self) -> Observation:
         """Joints, pictures and the instruction of now; nothing is ever stale in lock-step."""
-        images = {c: self.env.picture(c) for c in self.env.cameras}
+        images = self.pictures()
         ages = dict.fromkeys(("joints", *images), 0.0)
         return Observation(self.env.world.joints, images, self.env.task_description, self.now_ns(), ages)
 
@@ -52,18 +78,40 @@ class MujocoRobot:
         Raises:
             ValueError: wrong size or a value that is not finite; nothing moved.
         """
+        sent = self.checked(targets)
+        self.env.world.advance(sent)
+        self.judge()
+        return sent
+
+    def checked(self, targets: Array) -> Array:
+        """Joint targets (J,) [rad] as the servos' limits let them through.
+
+        Raises:
+            ValueError: wrong size or a value that is not finite.
+        """
         targets = np.asarray(targets, dtype=np.float64)
         if targets.shape != (len(self.spec.joints),) or not np.isfinite(targets).all():
             raise ValueError(f"a command is {len(self.spec.joints)} finite joint targets, got {targets}")
-        sent = np.clip(targets, self.spec.low, self.spec.high)
-        self.env.world.advance(sent)
+        return np.clip(targets, self.spec.low, self.spec.high)
+
+    def judge(self) -> None:
+        """Ask the task what came of the period that has just ended."""
         self.reward, self.terminated, self.truncated, self.info = self.env.judge()
-        return sent
+        status = self._status
+        status["reward"] = self.reward
+        if not (status["terminated"] or status["truncated"]):
+            status["steps"] += 1.0
+            status["terminated"], status["truncated"] = float(self.terminated), float(self.truncated)
+            status["success"] = float(self.info["is_success"])
 
     def hold(self) -> Array:
         """Stay for one period: arm joints where they are, the gripper at its last command, which keeps its grip."""
+        return self.command(self.stay())
+
+    def stay(self) -> Array:
+        """Targets (J,) [rad] that hold the arm where it is and keep the grip."""
         grippers = np.array([j.gripper for j in self.spec.joints])
-        return self.command(np.where(grippers, self.env.world.targets, self.env.world.joints))
+        return np.where(grippers, self.env.world.targets, self.env.world.joints)
 
     def close(self) -> None:
         """Close the renderer."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 import weakref
+from contextlib import suppress
+from functools import cache
 from typing import Any
 
 import mujoco
@@ -40,6 +43,9 @@ class Cameras:
         model.vis.global_.offwidth = max(model.vis.global_.offwidth, size[1])
         self._renderer = _renderer(model, size)
         self._finalizer = weakref.finalize(self, _close, self._renderer)
+        self._finalizer.atexit = False
+        _OPEN.add(self)
+        _close_all_at_exit()
         flags = self._renderer.scene.flags
         flags[mujoco.mjtRndFlag.mjRND_SHADOW] = shadows
         for flag in (mujoco.mjtRndFlag.mjRND_REFLECTION, mujoco.mjtRndFlag.mjRND_SKYBOX, mujoco.mjtRndFlag.mjRND_HAZE):
@@ -53,6 +59,23 @@ class Cameras:
     def close(self) -> None:
         """Free the OpenGL context."""
         self._finalizer()
+
+
+_OPEN: weakref.WeakSet[Cameras] = weakref.WeakSet()
+
+
+@cache
+def _close_all_at_exit() -> None:
+    """To be called when there is a renderer: the binding ends OpenGL at exit too, and what comes later goes first."""
+    atexit.register(_close_all)
+
+
+def _close_all() -> None:
+    for cameras in list(_OPEN):
+        with suppress(Exception):  # a context that another thread has is out of reach
+            cameras.close()
+        with suppress(Exception):
+            cameras._renderer.close()
 
 
 def _close(renderer: Any) -> None:

@@ -141,7 +141,8 @@ class World:
             raise ValueError(f"body '{body}' is neither free nor a mocap body: it cannot be placed")
 
     def place_arm(self, joints: Array) -> None:
-        """Put the arm at joints (J,) [rad], at rest, its servos holding it there."""
+        """Put the arm at joints (J,) [rad], or their limits, at rest, its servos holding it there."""
+        joints = np.clip(joints, self.robot.low, self.robot.high)
         self.data.qpos[self.arm] = joints
         self.data.qvel[self._qvel] = 0.0
         self.data.ctrl[:] = joints
@@ -161,11 +162,14 @@ class World:
         """Bring the derived quantities in line with the state."""
         mujoco.mj_step1(self.model, self.data)
 
-    def advance(self, targets: Array) -> None:
-        """One control period towards joint targets (J,) [rad]."""
+    def advance(self, targets: Array, substeps: int = 0) -> None:
+        """Some engine steps towards joint targets (J,) [rad]; 0 for a whole control period.
+
+        A period in slices ends, bit for bit, in the same state as in one piece.
+        """
         self.data.ctrl[:] = targets
         mujoco.mj_step2(self.model, self.data)
-        mujoco.mj_step(self.model, self.data, self.substeps - 1)
+        mujoco.mj_step(self.model, self.data, (substeps or self.substeps) - 1)
         mujoco.mj_step1(self.model, self.data)
 
     def warning(self) -> str:
@@ -202,20 +206,6 @@ class World:
         pairs, of_body = self.contacts(), self.model.geom_bodyid == self._ids[body]
         other = of_body[pairs[:, ::-1]]
         return all((jaw[pairs] & other).any() for jaw in self._jaws)
-
-    def first_touched(self, owners: NDArray[np.int64]) -> int:
-        """Owner of the first geom that the gripper touches, -1 where none.
-
-        Args:
-            owners: for each geom the index of the thing it belongs to, -1 for none, (ngeom,).
-        """
-        pairs = self.contacts()
-        by_hand = self._hand[pairs]
-        if not by_hand.any():
-            return -1
-        touched = owners[pairs[:, ::-1]][by_hand]
-        touched = touched[touched >= 0]
-        return int(touched[0]) if len(touched) else -1
 
 
 def _span(addresses: list[int]) -> slice:

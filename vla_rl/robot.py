@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.resources import files
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import yaml
 
-from vla_rl.types import Array, Observation, RobotSpec
+from vla_rl.types import Array, Image, Observation, RobotSpec
+
+
+@dataclass(frozen=True, eq=False)
+class Sensed:
+    """Joints at one instant.
+
+    Attributes:
+        joints: positions, (J,) [rad].
+        velocities: (J,) [rad/s].
+        stamp_ns: when they were so, robot clock [ns].
+    """
+
+    joints: Array
+    velocities: Array
+    stamp_ns: int
 
 
 class Robot(Protocol):
@@ -17,6 +34,12 @@ class Robot(Protocol):
 
     def now_ns(self) -> int:
         """The robot's clock [ns]: simulated time in MuJoCo, the host's clock on an arm."""
+
+    def sense(self) -> Sensed:
+        """The joints, at once; cameras may take longer."""
+
+    def pictures(self) -> Mapping[str, Image]:
+        """What the cameras saw at the last `sense`, each (H, W, 3) uint8 RGB; one that fails is missing."""
 
     def observe(self) -> Observation | None:
         """The latest synchronised observation, or None while a sensor is stale."""
@@ -33,6 +56,21 @@ class Robot(Protocol):
 
     def close(self) -> None:
         """Let go of devices and windows; torque is never cut by this."""
+
+
+@runtime_checkable
+class Simulated(Protocol):
+    """What a simulated Robot can do besides."""
+
+    def reset(self, seed: int | None = None, options: Mapping[str, Any] | None = None) -> None:
+        """A new scene; `options["variant"]` chooses what is named."""
+
+    def status(self) -> Mapping[str, float]:
+        """What the task says of the episode so far: success, reward, terminated, truncated, steps."""
+
+    @property
+    def instruction(self) -> str:
+        """What to do in this episode."""
 
 
 def arm_names() -> list[str]:

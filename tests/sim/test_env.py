@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import gymnasium
+import mujoco
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
@@ -134,6 +135,34 @@ def test_the_first_thing_touched_is_latched(make):
     while not env._task.satisfied:
         touched.append(env.step(expert.act())[4]["touched"])
     assert set(touched[first:]) == {other["target"]}
+
+
+def first_touched_at_any_step(world, targets, things):
+    """The oracle: contacts of every engine step of a control period, one by one; moves the world."""
+    world.data.ctrl[:] = targets
+    for _ in range(world.substeps):
+        mujoco.mj_step2(world.model, world.data)
+        mujoco.mj_step1(world.model, world.data)
+        touched = [name for name, body in things.items() if world.touches(body)]
+        if touched:
+            return touched[0]
+    return ""
+
+
+@pytest.mark.parametrize(("task", "seeds"), [("push", range(6)), ("lift", range(2)), ("button", range(2))])
+def test_a_touch_between_two_looks_counts(make, task, seeds):
+    env, twin, unseen = make(task, cameras=()), make(task, cameras=()), 0
+    for seed in seeds:
+        env.reset(seed=seed)
+        twin.reset(seed=seed)
+        expert, touched, done = env.expert(seed=seed), "", False
+        while not (done or touched):
+            action = expert.act()
+            touched = first_touched_at_any_step(twin.world, twin.targets(action), twin._task.things)
+            *_, done, _, info = env.step(action)
+            assert info["touched"] == touched
+        unseen += not any(env.world.touches(body) for body in env._task.things.values())
+    assert unseen > 0 or task != "push"
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

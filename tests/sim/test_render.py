@@ -1,5 +1,9 @@
 """Cameras: real pixels, of the size and place they claim."""
 
+import os
+import subprocess
+import sys
+
 import gymnasium
 import numpy as np
 import pytest
@@ -80,3 +84,22 @@ def test_closing_one_environment_leaves_the_pictures_of_those_that_stay():
     for camera in before:
         np.testing.assert_array_equal(after[camera], before[camera])
     kept.close()
+
+
+DRAW = "env = gymnasium.make('vla_rl/Lift-v0'); env.reset(seed=0)"
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        DRAW,
+        f"import weakref; held = gymnasium.Space(); weakref.finalize(held, int)\n{DRAW}",
+        f"import threading\ndef draw():\n global env; {DRAW}\nt = threading.Thread(target=draw); t.start(); t.join()",
+    ],
+    ids=["alone", "others clean up at exit too", "drawn by a thread"],
+)
+def test_an_environment_that_nobody_closed_is_quiet_at_exit(code):
+    environment = {**os.environ, "MUJOCO_GL": "egl"}
+    command = [sys.executable, "-c", f"import gymnasium, vla_rl.sim\n{code}"]
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
