@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vla_rl.robot import Robot
     from vla_rl.rollout.learned import Plan
     from vla_rl.rollout.play import Actor, Player
     from vla_rl.rollout.world import World
 
+ROBOTS = ("mujoco",)
 SCRIPTED = ("expert", "clumsy", "random")
 LEVELS = ("none", "train", "positions", "looks")
 CAMERAS = ("front", "wrist")
@@ -214,7 +216,7 @@ def fit_env(config: EnvConfig, policy: str) -> EnvConfig:
     """The environment as a checkpoint wants to see it: our own tasks take its cameras and image size."""
     if config.env or policy in SCRIPTED:
         return config
-    from vla_rl.rollout.learned import read_config
+    from vla_rl.policy.folder import read_config
 
     features = read_config(policy).get("input_features") or {}
     images = {k.removeprefix("observation.images."): f["shape"] for k, f in features.items() if "image" in k}
@@ -257,6 +259,32 @@ def make_player(env: EnvConfig, policy: PolicyConfig, threads: int = 0) -> Playe
 
         torch.set_num_threads(threads)
     return Player(partial(make_world, env), make_actor(policy))
+
+
+def make_robot(name: str, task: str, env: EnvConfig, size: tuple[int, int], speed: float = 0.0) -> Robot:
+    """A robot by name.
+
+    Args:
+        name: mujoco.
+        task, env: what a simulated one finds on its table.
+        size: height and width of its pictures [pixels].
+        speed: simulated seconds a second; 0 for one period a command.
+
+    Raises:
+        ValueError: no such robot or task.
+    """
+    _choose("robot", name, ROBOTS)
+    _choose("task", task, task_names())
+    os.environ.setdefault("MUJOCO_GL", "egl")
+    from vla_rl.sim.env import TabletopEnv
+    from vla_rl.sim.mujoco_robot import MujocoRobot
+    from vla_rl.sim.realtime import RealTimeRobot
+
+    tabletop = TabletopEnv(
+        task, randomisation=env.randomisation, image_size=size, cameras=env.cameras, phrasings=env.phrasings
+    )
+    robot = MujocoRobot(tabletop)
+    return RealTimeRobot(robot, speed) if speed else robot
 
 
 def dataset_root(path: str | Path) -> Path:

@@ -39,7 +39,8 @@ def episode(number):
 
 def meta(number):
     colour = ("red", "green")[number % 2]
-    return {"instruction": f"push the {colour} cube", "task": "push", "seed": number, "episode_index": number}
+    named = {"task": "push", "target": f"{colour} cube", "instruction": f"shove the {colour} cube over there"}
+    return {**named, "seed": number, "episode_index": number}
 
 
 def cache(**changes):
@@ -151,13 +152,14 @@ def test_processes_share_a_batch_without_overlap(tmp_path):
 
 
 def test_held_out_and_excluded_episodes_are_never_trained_on(tmp_path):
-    learner = BehaviourCloning(config(tmp_path, exclude=("green push",), holdout=0.4, seed=1), [cache()])
+    learner = BehaviourCloning(config(tmp_path, exclude=("push:green",), holdout=0.4, seed=1), [cache()])
     drawn = {int(e) for step in range(50) for e in learner.data.episode_of(learner._indices(step))}
     held = {int(e) for e in learner.data.episode_of(np.flatnonzero(learner.held))}
     assert held
     assert drawn
     assert not drawn & held
     assert drawn | held == {0, 2, 4}
+    assert learner.facts()["excluded"] == {"push:green": 3}
 
 
 def test_held_out_loss_decides_which_checkpoint_is_best(tmp_path):
@@ -212,7 +214,11 @@ def test_other_data_than_the_checkpoint_was_made_for_is_refused_with_both_sides(
         ({"policy": ("wings=2",)}, "--policy wings=2: expected key=value with a key of: .*width"),
         ({"backbone": "resnet"}, "unknown backbone 'resnet'; there are: tiny, hf:"),
         ({"head": "XXL"}, "unknown head 'XXL'"),
-        ({"exclude": ("push",)}, "keeps none of 6 episodes"),
+        ({"exclude": ("push:",)}, "keeps none of 6 episodes"),
+        (
+            {"exclude": ("push:grey",)},
+            "--exclude push:grey matches none of 6 episodes; there are: push:green cube, push:red",
+        ),
         ({"action": "wish"}, "lacks wish; it has"),
     ],
 )

@@ -8,6 +8,7 @@ from vla_rl.rollout.evaluate import (
     compare,
     counterfactual,
     evaluate,
+    jobs,
     language,
     summarise,
 )
@@ -19,7 +20,7 @@ TASK = "toy/Reach-v0"
 def measure(policy="clumsy", workers=0, out=None, on_progress=lambda done, successes: None, **changes):
     config = EvalConfig(**{"tasks": (TASK,), "episodes": 6, "films": 1, **changes})
     player = partial(build.make_player, ENV, build.PolicyConfig(policy))
-    return evaluate(config, {"policy": policy}, player, workers, out, on_progress)
+    return evaluate(config, {"policy": policy}, player, workers, out, on_progress, partial(build.make_world, ENV))
 
 
 def episode(success=True, target="cube", touched="cube", task="lift", seed=0, choice=0, time=1.0):
@@ -106,6 +107,28 @@ def test_a_pair_counts_only_where_both_go_to_their_own_object():
 def test_pairs_play_every_scene_with_two_targets():
     result = measure("expert", pairs=True)
     assert (result["episodes"], result["pairs"]["pairs"], result["pairs"]["accuracy"]) == (12, 6, 1.0)
+
+
+def test_only_what_names_a_combination_is_played():
+    result = measure("expert", only=(f"{TASK}:left",))
+    assert [e["target"] for e in result["per_episode"]] == ["left corner"] * 6
+    assert result["seeds"] == [1_000_000 + i for i in range(6)]
+
+
+def test_scenes_without_the_named_object_are_passed_over():
+    scout = partial(build.make_world, build.EnvConfig(cameras=()))
+    played = jobs(EvalConfig(("push",), 8, only=("push:yellow",)), scout)
+    world = scout("push")
+    assert {world.reset(job.seed, job.choice).info["target"] for job in played} == {"yellow cube"}
+    assert len({job.seed for job in played}) == 8
+    assert max(job.seed for job in played) > 1_000_007
+
+
+def test_a_combination_that_no_scene_has_is_refused_with_those_that_exist():
+    with pytest.raises(ValueError, match=r"not enough scenes name that; there are: .*:left corner, .*:right corner"):
+        measure(only=("lift:left",), episodes=1)
+    with pytest.raises(ValueError, match="--pairs names two objects"):
+        measure(only=("left",), pairs=True)
 
 
 def test_cycle_time_is_of_successes_alone():

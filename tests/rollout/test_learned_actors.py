@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from functools import partial
 
@@ -72,6 +73,26 @@ def test_results_do_not_depend_on_who_else_is_in_the_batch_nor_on_workers(checkp
     assert_equal(expected, actions(run(checkpoint, slots=2, workers=1)))
 
 
+def test_an_episode_does_not_depend_on_the_length_of_the_others_instructions(checkpoint):
+    texts = {
+        "short": "go to the left corner",
+        "long": "please " * 9 + "go to the left corner",
+        "longer": "now " * 40 + "go",
+    }
+
+    def play_with(*tasks):
+        def make_world(task):
+            return build.make_world(dataclasses.replace(ENV, instruction=texts[task]), task)
+
+        actor = load_actor(checkpoint, Plan(slots=4), "cpu")
+        jobs = [Job(i, task, 7, keep_columns=True) for i, task in enumerate(tasks)]
+        return [r.columns["policy_action"] for r in play(jobs, lambda: Player(make_world, actor), 0)]
+
+    together = play_with(*texts)
+    assert_equal(together, [play_with(task)[0] for task in texts])
+    assert not np.array_equal(together[0], together[1])
+
+
 def test_a_sampler_that_draws_noise_at_every_step_is_reproducible_too(tmp_path):
     checkpoint = save_policy(tmp_path, scheduler="ddpm")
     assert_equal(actions(run(checkpoint, count=3, slots=1)), actions(run(checkpoint, count=3, slots=3)))
@@ -91,6 +112,22 @@ def test_the_first_candidate_of_many_is_executed_and_noted(checkpoint):
     columns = run(checkpoint, count=1, candidates=3)[0].columns
     assert columns["chunk.selected"].tolist() == [0] * 12
     assert np.isfinite(columns["policy_action"]).all()
+
+
+@pytest.mark.parametrize("selector", ["random", "medoid"])
+def test_a_selector_chooses_among_the_candidates_reproducibly_whoever_else_is_in_the_batch(checkpoint, selector):
+    first = run(checkpoint, count=3, candidates=5, selector=selector, slots=1)
+    second = run(checkpoint, count=3, candidates=5, selector=selector, slots=3)
+    assert_equal(actions(first), actions(second))
+    chosen = np.concatenate([rollout.columns["chunk.selected"] for rollout in first])
+    assert len(set(chosen.tolist())) > 1
+    assert set(chosen.tolist()) <= set(range(5))
+    assert not np.array_equal(actions(first)[0], actions(run(checkpoint, count=1, candidates=5))[0])
+
+
+def test_a_selector_that_does_not_exist_is_refused_with_those_that_do():
+    with pytest.raises(ValueError, match=r"unknown selector 'best'; there are: first, random, medoid"):
+        Plan(selector="best")
 
 
 def test_the_backbone_runs_once_an_observation_however_many_candidates(checkpoint, monkeypatch):

@@ -4,6 +4,8 @@
   vla-rl eval --policy expert --task all --episodes 200 --json expert.json
   vla-rl eval --policy outputs/lift --task lift --phrasings unseen --pairs
   vla-rl eval --policy A --task lift --compare B            (B: another policy, or an eval.json)
+  vla-rl eval --policy A --task lift --graph --compare A    (through the ROS 2 graph in real time, against one process)
+  vla-rl eval --policy outputs/six --task push --only push:yellow   (what train --exclude push:yellow left out)
 
 Success with its 95% Wilson interval, cycle time, language accuracy (was the named object touched first? no touch is
 wrong) and, with --pairs, counterfactual pairs (one scene, another object named: both must go to the right one). With
@@ -17,6 +19,8 @@ import argparse
 import json
 import shlex
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -41,10 +45,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--ensemble", default="none", help="join overlapping chunks: none (default), temporal, adaptive"
     )
     parser.add_argument("--candidates", type=int, default=1, help="chunks drawn for each observation (default 1)")
-    parser.add_argument("--selector", default="first", help="which candidate is executed (default first)")
+    parser.add_argument(
+        "--selector", default="first", help="which candidate is executed: first (default), random, medoid"
+    )
     parser.add_argument("--pairs", action="store_true", help="play every scene again with another object named")
     parser.add_argument(
+        "--only", nargs="+", default=[], metavar="TASK:OBJECT", help="only episodes that name this: push:yellow, yellow"
+    )
+    parser.add_argument(
         "--compare", default="", metavar="OTHER", help="a policy on the same episodes, or an earlier eval.json"
+    )
+    parser.add_argument(
+        "--graph",
+        action="store_true",
+        help="play through the ROS 2 graph, in real time; --compare stays in one process",
     )
     parser.add_argument("--workers", type=int, default=2, help="processes (default 2); 0 plays in this one")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="where learned policies run")
@@ -56,7 +70,8 @@ def run(args: argparse.Namespace) -> Result:
     """Evaluate, compare, write the report, and say what came of it."""
     from vla_rl.rollout.evaluate import REPORT
 
-    result = _evaluate(args, args.policy, Path(args.out) if args.out else None)
+    out = Path(args.out) if args.out else None
+    result = (_evaluate_graph if args.graph else _evaluate)(args, args.policy, out)
     if args.compare:
         result["compare"] = _compare(args, result)
     if args.out:
@@ -68,13 +83,51 @@ def run(args: argparse.Namespace) -> Result:
 
 
 def _evaluate(args: argparse.Namespace, name: str, out: Path | None) -> dict[str, Any]:
-    from vla_rl.rollout.evaluate import EvalConfig, evaluate
-
+    """Every episode in worker processes."""
     policy = build.check_policy(name)
     env = build.fit_env(where.env_config(args), policy)
     plan = build.plan(policy, args.steps_per_chunk, args.ensemble, args.candidates, args.selector)
+    player = partial(build.make_player, env, build.PolicyConfig(policy, plan=plan, device=args.device), threads=1)
+    return _play(args, name, env, player, args.workers, out, {})
+
+
+def _evaluate_graph(args: argparse.Namespace, name: str, out: Path | None) -> dict[str, Any]:
+    """Every episode through the graph; `graph` in the result says whether the machine kept up with real time."""
+    from vla_rl.ros import evaluate as graph
+
+    if args.steps_per_chunk:
+        raise ValueError("--steps-per-chunk means nothing with --graph: the policy plans anew as often as it can")
+    env = build.fit_env(where.env_config(args), build.check_policy(name))
+    asked = {
+        "candidates": str(args.candidates),
+        "selector": args.selector,
+        "joining": "latest" if args.ensemble == "none" else args.ensemble,
+        "device": args.device,
+    }
+    players: list[graph.GraphPlayer] = []
+
+    def make_player() -> graph.GraphPlayer:
+        players.append(graph.make_player(env, build.check_policy(name), asked, str(out / "logs") if out else ""))
+        return players[-1]
+
+    result = _play(args, name, env, make_player, 0, out, {"through": "graph", "joining": asked["joining"]})
+    return {**result, "graph": players[-1].pace.to_dict()} if players else result
+
+
+def _play(
+    args: argparse.Namespace,
+    name: str,
+    env: build.EnvConfig,
+    player: Callable[[], Any],
+    workers: int,
+    out: Path | None,
+    through: dict[str, str],
+) -> dict[str, Any]:
+    from vla_rl.rollout.evaluate import EvalConfig, evaluate
+
     films = args.films if out is not None else 0
-    config = EvalConfig(build.tasks(args.task, args.env), args.episodes, args.seed_base, args.pairs, films)
+    tasks = build.tasks(args.task, args.env)
+    config = EvalConfig(tasks, args.episodes, args.seed_base, args.pairs, films, tuple(args.only))
     request = {
         "policy": name,
         "selector": args.selector,
@@ -84,13 +137,14 @@ def _evaluate(args: argparse.Namespace, name: str, out: Path | None) -> dict[str
         "randomisation": env.randomisation,
         "phrasings": env.phrasings,
         "env": env.to_dict(),
-        "checkpoint": build.fingerprint(policy),
+        "checkpoint": build.fingerprint(build.check_policy(name)),
+        **through,
     }
-    player = partial(build.make_player, env, build.PolicyConfig(policy, plan=plan, device=args.device), threads=1)
+    scout = partial(build.make_world, replace(env, cameras=()))
     total = config.episodes * len(config.tasks) * (2 if config.pairs else 1)
     with Bar(f"eval {Path(name).name}", total) as bar:
         try:
-            return evaluate(config, request, player, args.workers, out, lambda n, s: bar.update(n, f"{s} successes"))
+            return evaluate(config, request, player, workers, out, lambda n, s: bar.update(n, f"{s} successes"), scout)
         except KeyboardInterrupt as error:
             kept = (
                 f"finished episodes are kept in {out}, the same command goes on"
@@ -133,6 +187,9 @@ def _say(result: dict[str, Any]) -> None:
         for key, text in (("language", "named object first"), ("pairs", "pairs right")):
             line += f", {text} {figures[key]['accuracy']:.0%}" if figures[key] else ""
         print(line)
+    if (pace := result.get("graph")) and pace["slow"]:
+        late = f"{pace['held']} of {pace['periods']} periods without a chunk, {pace['control_overruns']} late commands"
+        print(f"this machine was too slow for real time, which costs success: {late}")
     if compared := result.get("compare"):
         low, high = (100 * end for end in compared["ci95"])
         line = f"against {compared['other']}: {100 * compared['difference']:+.0f} points ({low:+.0f} to {high:+.0f})"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from vla_rl.data.cache import FrameCache, build
 from vla_rl.data.chunks import ChunkDataset
+from vla_rl.data.combinations import Combination, spelled
 from vla_rl.data.sampler import ChunkSampler
 from vla_rl.learn.augment import Augmentation
 from vla_rl.learn.checkpoint import Checkpoint, CheckpointError, CheckpointStore
@@ -63,6 +65,9 @@ def train_bc(config: BCConfig, progress: bool = True) -> dict[str, Any]:
         caches = [build(root, config.cache or None, config.image_size or None, progress=show) for root in config.data]
     rank, world = accelerator.process_index, accelerator.num_processes
     learner = BehaviourCloning(config, caches, checkpoint, accelerator.device, rank, world)
+    if progress and accelerator.is_main_process:
+        for rule, count in learner.excluded.items():
+            print(f"--exclude {rule} leaves out {count} of {len(learner.data.episodes)} episodes", file=sys.stderr)
     return Training(config, learner, out, accelerator, checkpoint, progress).run()
 
 
@@ -114,6 +119,7 @@ class BehaviourCloning:
         """
         self.config, self.device, self.rank, self.world = config, device, rank, world
         place = device if _resident(config.on_device, caches, device) else None
+        self.excluded = _excluded(caches, config)
         self.data = _windows(caches, config, int(_overrides(config).get("n_obs_steps", 1)), device=place)
         self.held = _held_out(self.data, config.holdout, config.seed)
         weights = self.data.weights(config.decision_s, config.decision_share or None, config.balance or None)
@@ -122,7 +128,7 @@ class BehaviourCloning:
         self.model: nn.Module = _Loss(self.policy)
         texts = (*self.data.tasks, "")
         self.text_index = {text: i for i, text in enumerate(texts)}
-        self.words = tokenize(texts) if config.backbone == "tiny" else None
+        self.words = tokenize(texts, multiple=8) if config.backbone == "tiny" else None
         self.augmentation = Augmentation(config.brightness, config.contrast, config.saturation, config.shift)
 
     def _new(self, caches: Sequence[FrameCache]) -> VLAPolicy:
@@ -182,6 +188,7 @@ class BehaviourCloning:
         return {
             "folders": list(self.config.data),
             "episodes": len(self.data.episodes),
+            "excluded": self.excluded,
             "frames": len(self.data),
             "held_out_frames": int(self.held.sum()),
             "fps": self.data.fps,
@@ -195,9 +202,9 @@ def _windows(caches: Sequence[FrameCache], config: BCConfig, n_obs_steps: int, *
     """The chunks of those episodes that the config does not leave out."""
 
     def keep(episode: Mapping[str, Any]) -> bool:
-        first = not config.episodes or int(episode["episode_index"]) < config.episodes
-        return first and not _excluded(episode, config.exclude)
+        return _asked_for(episode, config) and not any(rule.matches(episode) for rule in rules)
 
+    rules = [Combination.parse(text) for text in config.exclude]
     return ChunkDataset(
         caches, config.horizon, n_obs_steps, _action_column(caches, config.action), keep=keep, **options
     )
@@ -275,10 +282,25 @@ def _load(checkpoint: Checkpoint, data: ChunkDataset, config: BCConfig) -> VLAPo
     return policy
 
 
-def _excluded(episode: Mapping[str, Any], rules: Sequence[str]) -> bool:
-    """Whether an episode's task and instruction hold all words of one of the rules."""
-    words = f"{episode.get('task', '')} {episode.get('instruction', '')}".lower().split()
-    return any(set(rule.lower().split()) <= set(words) for rule in rules)
+def _asked_for(episode: Mapping[str, Any], config: BCConfig) -> bool:
+    """Whether an episode is among the first ones that --episodes takes of each data set."""
+    return not config.episodes or int(episode["episode_index"]) < config.episodes
+
+
+def _excluded(caches: Sequence[FrameCache], config: BCConfig) -> dict[str, int]:
+    """How many episodes each rule of --exclude leaves out.
+
+    Raises:
+        ValueError: one matches none; the message lists the combinations that the data has.
+    """
+    episodes = [episode for cache in caches for episode in cache.episodes if _asked_for(episode, config)]
+    counts = {text: sum(map(Combination.parse(text).matches, episodes)) for text in config.exclude}
+    for text, count in counts.items():
+        if not count:
+            raise ValueError(
+                f"--exclude {text} matches none of {len(episodes)} episodes; there are: {spelled(episodes)}"
+            )
+    return counts
 
 
 def _held_out(data: ChunkDataset, share: float, seed: int) -> NDArray[np.bool_]:

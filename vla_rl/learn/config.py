@@ -74,7 +74,8 @@ class BCConfig:
     episodes: int = 0
     """Use only the first so many episodes of each data set, 0 for all."""
     exclude: tuple[str, ...] = ()
-    """Episodes to leave out: those whose instruction holds every one of these words, for instance 'yellow push'."""
+    """Combinations of task and named object to leave out, TASK:OBJECT, one or more: push:yellow leaves out the pushes
+    of things called yellow, drawer: every drawer, yellow every episode that names something yellow."""
     holdout: float = 0.0
     """Share of the episodes kept out of training; their loss is reported and decides which checkpoint is best."""
     brightness: float = 0.15

@@ -20,13 +20,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
+from vla_rl.data.combinations import Combination, spelled
 from vla_rl.record.durable import whole_file
 from vla_rl.rollout import film
 from vla_rl.rollout.play import Job, Player, Rollout
 from vla_rl.rollout.statistics import paired, wilson
 from vla_rl.rollout.workers import play
+from vla_rl.rollout.world import World
 
 SEED_BASE = 1_000_000
+SCENES_PER_MATCH = 50  # with `only`: give up after so many scenes for each that is wanted
 LOG, RESULT, VIDEOS, REPORT = "episodes.jsonl", "eval.json", "videos", "report.html"
 _KEPT: tuple[str, ...] = (
     "task",
@@ -54,6 +57,8 @@ class EvalConfig:
         seed_base: the first scene's seed; all tasks use the same ones.
         pairs: play every scene twice, naming another object the second time (counterfactual pairs).
         films: how many episodes a task are filmed.
+        only: combinations of task and named object (`push:yellow`, see `data.combinations`); of each scene the first
+            choice that names one is played, scenes without any are passed over.
     """
 
     tasks: tuple[str, ...]
@@ -61,18 +66,49 @@ class EvalConfig:
     seed_base: int = SEED_BASE
     pairs: bool = False
     films: int = 6
+    only: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Raise ValueError for what can not be played."""
+        if self.only and self.pairs:
+            raise ValueError("--pairs names two objects of every scene, --only keeps one kind: leave out either")
         if not self.tasks or self.episodes < 1 or self.seed_base < 0:
             raise ValueError("eval needs a task, --episodes of at least 1 and --seed-base of at least 0")
 
 
-def jobs(config: EvalConfig) -> list[Job]:
-    """Every episode, task by task."""
-    choices = (0, 1) if config.pairs else (0,)
-    plays = [(task, i, c) for task in config.tasks for i in range(config.episodes) for c in choices]
-    return [Job(n, task, config.seed_base + i, c, film=i < config.films) for n, (task, i, c) in enumerate(plays)]
+def jobs(config: EvalConfig, make_world: Callable[[str], World] | None = None) -> list[Job]:
+    """Every episode, task by task; `make_world` is needed for `only`, to see what a scene's choices name."""
+    scenes = range(config.seed_base, config.seed_base + config.episodes)
+    plays: list[tuple[str, int, int, int]] = []
+    for task in config.tasks:
+        if make_world is not None and config.only:
+            played = _naming(make_world(task), config)
+        else:
+            played = [(seed, choice) for seed in scenes for choice in ((0, 1) if config.pairs else (0,))]
+        plays += [(task, place, seed, choice) for place, (seed, choice) in enumerate(played)]
+    films = config.films * (2 if config.pairs else 1)
+    return [Job(n, task, seed, choice, film=i < films) for n, (task, i, seed, choice) in enumerate(plays)]
+
+
+def _naming(world: World, config: EvalConfig) -> list[tuple[int, int]]:
+    """The first scenes in which some choice names what `config.only` asks for: their (seed, choice).
+
+    Raises:
+        ValueError: too many scenes without one; the message lists what they name.
+    """
+    rules = [Combination.parse(text) for text in config.only]
+    found: list[tuple[int, int]] = []
+    seen: list[dict[str, Any]] = []
+    for seed in range(config.seed_base, config.seed_base + config.episodes * SCENES_PER_MATCH + SCENES_PER_MATCH):
+        if len(found) == config.episodes:
+            break
+        named = [{"task": world.name, "target": world.reset(seed, c).info.get("target")} for c in range(world.variants)]
+        found += [(seed, c) for c, name in enumerate(named) if any(rule.matches(name) for rule in rules)][:1]
+        seen += named
+    world.close()
+    if len(found) < config.episodes:
+        raise ValueError(f"--only {' '.join(config.only)}: not enough scenes name that; there are: {spelled(seen)}")
+    return found
 
 
 def evaluate(
@@ -82,6 +118,7 @@ def evaluate(
     workers: int = 0,
     out: str | Path | None = None,
     on_progress: Callable[[int, int], None] = lambda done, successes: None,
+    make_world: Callable[[str], World] | None = None,
 ) -> dict[str, Any]:
     """Play every episode and sum up.
 
@@ -92,6 +129,7 @@ def evaluate(
         workers: processes; 0 plays in this one. The result does not depend on it.
         out: folder for log, videos and result; episodes that its log has already are not played again.
         on_progress: told how many episodes are done, and how many of them succeeded.
+        make_world: as in `jobs`.
 
     Returns:
         The result as DESIGN section 7 has it (see `summarise`).
@@ -103,7 +141,7 @@ def evaluate(
     log = _Log(Path(out), {**asdict(config), **request}) if out is not None else None
     try:
         records = list(log.done) if log else []
-        left = [job for job in jobs(config) if job.index >= len(records)]
+        left = [job for job in jobs(config, make_world) if job.index >= len(records)]
         on_progress(len(records), sum(map(succeeded, records)))
         for rollout in play(left, make_player, workers):
             if log:

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vla_rl.observe.image import resize
-from vla_rl.policy import ensemble
+from vla_rl.execute import ensemble
+from vla_rl.policy.folder import OWN_TYPE, choose_device, load_lerobot, read_config
+from vla_rl.policy.inputs import observation_batch
 from vla_rl.rollout.play import Actor, Job, Proposal
 from vla_rl.rollout.world import Frame, World
+from vla_rl.steer.selectors import make_selector, select
 from vla_rl.types import Source
 
 ENSEMBLES = ("none", "temporal", "adaptive")
-SELECTORS = ("first",)
 
 
 @dataclass(frozen=True)
@@ -46,27 +45,11 @@ class Plan:
 
     def __post_init__(self) -> None:
         """Raise ValueError for a choice that does not exist, with those that do."""
-        for what, name, known in (("ensemble", self.ensemble, ENSEMBLES), ("selector", self.selector, SELECTORS)):
-            if name not in known:
-                raise ValueError(f"unknown {what} '{name}'; there are: {', '.join(known)}")
+        make_selector(self.selector)
+        if self.ensemble not in ENSEMBLES:
+            raise ValueError(f"unknown ensemble '{self.ensemble}'; there are: {', '.join(ENSEMBLES)}")
         if self.steps_per_chunk < 0 or min(self.candidates, self.batch, self.slots) < 1:
             raise ValueError("--candidates, batch and slots must be at least 1, --steps-per-chunk at least 0")
-
-
-def read_config(folder: str | Path) -> dict[str, Any]:
-    """A policy folder's config.json.
-
-    Raises:
-        ValueError: it is missing or damaged.
-    """
-    path = Path(folder) / "config.json"
-    try:
-        config = json.loads(path.read_text())
-        return {**config, "type": str(config["type"])}
-    except FileNotFoundError as error:
-        raise ValueError(f"{folder} is not a policy folder: it has no config.json") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is not the config of a policy: {error}") from error
 
 
 def load_actor(folder: str, plan: Plan, device: str) -> Actor:
@@ -75,8 +58,8 @@ def load_actor(folder: str, plan: Plan, device: str) -> Actor:
     Raises:
         ValueError: it can not be loaded.
     """
-    chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    if read_config(folder)["type"] != "vla_rl":
+    chosen = choose_device(device)
+    if read_config(folder)["type"] != OWN_TYPE:
         return LeRobotActor(folder, plan, chosen)
     from vla_rl.policy.modeling_vla_rl import VLAPolicy
 
@@ -89,10 +72,12 @@ class _Episode:
     """What a policy remembers of one episode."""
 
     generator: torch.Generator
+    rng: np.random.Generator
     frames: deque[Frame]
     chunks: deque[tuple[int, NDArray[np.float32]]] = field(default_factory=deque)  # (step it begins at, (H, A))
     step: int = 0
     asked: int = 0
+    selected: int = 0
 
 
 class ChunkActor:
@@ -114,7 +99,8 @@ class ChunkActor:
         """Check that the world fits the policy, and seed this episode's sampling noise."""
         check_fit(self._policy.config.input_features, self._policy.config.output_features, world, self._name)
         generator = torch.Generator().manual_seed(seed)
-        self._episodes[slot] = _Episode(generator, deque(maxlen=self._policy.config.n_obs_steps))
+        frames: deque[Frame] = deque(maxlen=self._policy.config.n_obs_steps)
+        self._episodes[slot] = _Episode(generator, np.random.default_rng([seed, 2]), frames)
 
     def act(self, frames: Mapping[int, Frame]) -> Mapping[int, Proposal]:
         """Actions of the chunks under way; whose time has run out gets a new chunk first."""
@@ -131,14 +117,23 @@ class ChunkActor:
         config, episodes = self._policy.config, [self._episodes[slot] for slot in slots]
         shape = (self._plan.candidates, config.horizon, config.action_dim)
         noise = [torch.randn(shape, generator=episode.generator) for episode in episodes]
-        histories = [list(episode.frames) for episode in episodes]
-        spare = self._batch - len(slots)
-        context = self._policy.encode(observation_batch(histories + histories[-1:] * spare, config))
-        noise_batch = torch.stack(noise + noise[-1:] * spare).to(self._policy.device)
+        filled = episodes + episodes[-1:] * (self._batch - len(slots))
+        histories = [[frame.columns for frame in episode.frames] for episode in filled]
+        tasks = [episode.frames[-1].instruction for episode in filled]
+        context = self._policy.encode(observation_batch(histories, tasks, config))
+        noise_batch = torch.stack(noise + noise[-1:] * (self._batch - len(slots))).to(self._policy.device)
         chunks = self._policy.sample(context, self._plan.candidates, episodes[0].generator, noise=noise_batch)
         for episode, candidates in zip(episodes, chunks.float().cpu().numpy(), strict=False):  # (K, H, A) each
-            episode.chunks.append((episode.step, candidates[0]))
+            episode.selected = self._select(episode, candidates)
+            episode.chunks.append((episode.step, candidates[episode.selected]))
             episode.asked += 1
+
+    def _select(self, episode: _Episode, candidates: NDArray[np.float32]) -> int:
+        """Which candidate (K, H, A) is executed; where none is finite the first, which the player refuses."""
+        previous = episode.chunks[-1][1][episode.step - episode.chunks[-1][0] :] if episode.chunks else None
+        rule, compared = make_selector(self._plan.selector), candidates[:, : self.period]
+        choice = select(rule, compared, None, previous, episode.rng)
+        return choice.index if choice else 0
 
     def _next(self, episode: _Episode) -> Proposal:
         """What the chunks under way say about this step."""
@@ -148,7 +143,7 @@ class ChunkActor:
         starts, chunks = zip(*episode.chunks, strict=True)
         action = join(ensemble.predictions_for(episode.step, starts, chunks), self._plan.ensemble)
         episode.step += 1
-        return Proposal(action, action, Source.POLICY, chunk=episode.asked - 1, selected=0)
+        return Proposal(action, action, Source.POLICY, chunk=episode.asked - 1, selected=episode.selected)
 
 
 def join(predictions: NDArray[Any], how: str) -> NDArray[np.float32]:
@@ -156,32 +151,6 @@ def join(predictions: NDArray[Any], how: str) -> NDArray[np.float32]:
     functions = {"temporal": ensemble.temporal_ensemble, "adaptive": ensemble.adaptive_ensemble}
     joined = predictions[-1] if how == "none" else functions[how](predictions)
     return np.asarray(joined, dtype=np.float32)
-
-
-def observation_batch(histories: list[list[Frame]], config: Any) -> dict[str, Any]:
-    """A policy's batch from the newest frames of several episodes (oldest first; the first repeats at a start).
-
-    Returns:
-        images (B, 3, H, W) uint8 and states (B, S) float32, with a time axis behind B where the policy sees several
-        frames, and `task`: one instruction an episode.
-    """
-    steps = int(config.n_obs_steps)
-    padded = [[*[history[0]] * (steps - len(history)), *history] for history in histories]
-    batch: dict[str, Any] = {"task": [history[-1].instruction for history in histories]}
-    for key in config.input_features:
-        shape = tuple(config.input_features[key].shape)
-        values = np.stack(
-            [[_fitted(frame.columns[key], shape) for frame in history] for history in padded]
-        )  # (B, To, ...)
-        batch[key] = torch.from_numpy(values if steps > 1 else values[:, 0])
-    return batch
-
-
-def _fitted(value: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
-    """A column as the policy takes it: images (H, W, 3) become (3, h, w) at its resolution, as training saw them."""
-    if value.dtype != np.uint8:
-        return value
-    return np.ascontiguousarray(np.moveaxis(resize(value, (shape[1], shape[2])), -1, 0))
 
 
 def check_fit(inputs: Mapping[str, Any], outputs: Mapping[str, Any], world: World, name: str) -> None:
@@ -212,17 +181,8 @@ class LeRobotActor:
             raise ValueError(
                 f"{folder} is not a vla_rl policy: it runs as LeRobot runs it, without --candidates or --ensemble"
             )
-        from lerobot.policies.factory import get_policy_class, make_pre_post_processors
-        from lerobot.utils.import_utils import register_third_party_plugins
-
-        register_third_party_plugins()
-        kind = read_config(folder)["type"]
-        self._policy = get_policy_class(kind).from_pretrained(folder).to(device).eval()
-        self._policy.config.device = device
-        overrides = {"device_processor": {"device": device}}
-        self._before, self._after = make_pre_post_processors(
-            self._policy.config, pretrained_path=folder, preprocessor_overrides=overrides
-        )
+        parts = load_lerobot(folder, device)
+        self._policy, self._before, self._after = parts.policy, parts.before, parts.after
         self._name = folder
 
     def begin(self, slot: int, world: World, job: Job, seed: int) -> None:

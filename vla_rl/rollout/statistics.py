@@ -54,7 +54,7 @@ class Paired:
         pairs: episodes that both played.
         both, only_first, only_second, neither: how many of them succeeded for whom.
         difference: success rate of the first minus the second.
-        ci95: bootstrapped interval of the difference.
+        ci90, ci95: bootstrapped intervals of the difference.
         p_value: McNemar's exact test of no difference.
     """
 
@@ -64,12 +64,13 @@ class Paired:
     only_second: int
     neither: int
     difference: float
+    ci90: tuple[float, float]
     ci95: tuple[float, float]
     p_value: float
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form."""
-        return {**vars(self), "ci95": list(self.ci95)}
+        return {**vars(self), "ci90": list(self.ci90), "ci95": list(self.ci95)}
 
 
 def paired(first: Sequence[bool], second: Sequence[bool], resamples: int = 10_000, seed: int = 0) -> Paired:
@@ -88,6 +89,7 @@ def paired(first: Sequence[bool], second: Sequence[bool], resamples: int = 10_00
     # Resampling pairs is drawing the four counts anew: the same distribution, at a fixed cost.
     n = len(a)
     drawn = np.random.default_rng(seed).multinomial(n, np.array([only_a, only_b, both + neither]) / n, size=resamples)
-    low, high = np.quantile((drawn[:, 0] - drawn[:, 1]) / n, [0.025, 0.975])
+    ends = np.quantile((drawn[:, 0] - drawn[:, 1]) / n, [0.025, 0.05, 0.95, 0.975]).tolist()
     difference = (only_a - only_b) / n
-    return Paired(n, both, only_a, only_b, neither, difference, (float(low), float(high)), mcnemar(only_a, only_b))
+    intervals = (ends[1], ends[2]), (ends[0], ends[3])
+    return Paired(n, both, only_a, only_b, neither, difference, *intervals, mcnemar(only_a, only_b))

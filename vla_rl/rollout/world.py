@@ -15,6 +15,7 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
+from vla_rl.rollout.gate import Gate
 from vla_rl.types import ActionKind, ActionSpec
 
 SUCCESS_KEYS = ("is_success", "success", "succeed")
@@ -41,7 +42,7 @@ class Frame:
 
 @dataclass(frozen=True, eq=False)
 class Transition:
-    """What one action came to; `executed` is the action after the action space's bounds, (A,) float32."""
+    """What one action came to; `executed` is the action after bounds and limits, (A,) float32."""
 
     frame: Frame
     executed: NDArray[np.float32]
@@ -86,6 +87,7 @@ class World:
         declared = getattr(env.spec, "max_episode_steps", None)
         self._limit = max_steps or (0 if declared or robot is not None else STEP_CAP)
         self._low, self._high = _bounds(env.action_space)
+        self._gate = Gate(robot) if robot is not None else None
         self._steps = 0
 
     @property
@@ -118,16 +120,20 @@ class World:
         """Begin the episode of this scene seed, naming the `choice`-th object."""
         variant = self.variant(seed, choice)
         observation, info = self.env.reset(seed=seed, options=None if variant is None else {"variant": variant})
+        if self._gate is not None:
+            self._gate.begin(_flatten(observation)["observation.state"])
         self._steps = 0
         return self._frame(observation, info)
 
     def step(self, action: NDArray[np.float32]) -> Transition:
-        """Execute one action (A,), cut to the action space's bounds.
+        """Execute one action (A,), cut to the action space's bounds and, for a robot, through its safety filter.
 
         Raises:
             ValueError: the environment's info has no success key.
         """
         executed = np.clip(action, self._low, self._high).astype(np.float32)
+        if self._gate is not None:
+            executed = self._gate.pass_on(executed)
         observation, reward, terminated, truncated, info = self.env.step(executed)
         self._steps += 1
         truncated = bool(truncated) or bool(self._limit and self._steps >= self._limit)
