@@ -8,8 +8,10 @@ import torch
 from policy_samples import small_batch, small_policy
 from policy_tiny_models import ARCHITECTURES
 from safetensors import safe_open
+from transformers import AutoProcessor
 
-from vla_rl.policy.hf import BackboneError
+from vla_rl.policy.hf import BackboneError, load_model
+from vla_rl.policy.hf_inputs import Preparation
 from vla_rl.policy.modeling_vla_rl import VLAPolicy
 
 LORA = ["q_proj", "v_proj"]
@@ -65,6 +67,57 @@ def test_a_checkpoint_carries_what_was_trained_and_names_what_it_lacks(
     else:
         with pytest.raises(BackboneError, match=f"'hf:{source}' cannot be loaded.*no such folder"):
             VLAPolicy.from_pretrained(tmp_path / "checkpoint")
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("layer", [0, 1, 2, -1])
+def test_only_layers_up_to_the_chosen_one_run_and_give_what_they_give_in_the_whole_model(
+    name: str, layer: int, models: dict[str, Path]
+) -> None:
+    policy = small_policy(backbone=f"hf:{models[name]}", backbone_mode="frozen", backbone_layer=layer)
+    seen: list[torch.Tensor] = []
+    policy.backbone.project.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    ran = []
+    for block in policy.backbone.model.get_decoder().layers:
+        block.register_forward_hook(lambda *_: ran.append(1))
+    batch = small_batch(policy.config)
+    policy.encode(batch)
+    assert len(ran) == layer % 3
+    frames = torch.stack([batch[key] for key in policy.config.image_features], dim=1)
+    _, whole = load_model(str(models[name]), None, pretrained=True, dtype=torch.float32)
+    with torch.no_grad():
+        output = whole.eval()(
+            **Preparation(policy.backbone.processor)(frames, batch["task"]), output_hidden_states=True
+        )
+    assert torch.equal(seen[0], output.hidden_states[layer])
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_the_processor_is_asked_once_an_instruction_and_its_halves_give_what_it_gives(
+    name: str, models: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    processor = AutoProcessor.from_pretrained(models[name])
+    prepare, tasks = Preparation(processor), ["lift the red cube", "push the blue cube the red cube", "lift"]
+    frames = torch.randint(0, 256, (3, 2, 3, 32, 32), dtype=torch.uint8)
+    first = prepare(frames, tasks, multiple=1)
+    whole = prepare._whole(frames, tasks)
+    assert first.keys() == whole.keys()
+    assert all(torch.equal(first[key], whole[key]) for key in whole)
+    monkeypatch.setattr(type(processor), "__call__", None)
+    again = prepare(frames.flip(0), tasks[::-1], multiple=1)
+    assert all(torch.equal(again[key][0], whole[key][2]) for key in ("input_ids", "attention_mask"))
+    assert torch.equal(again["pixel_values"].flatten(0, -4)[:2], whole["pixel_values"].flatten(0, -4)[-2:])
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_a_row_does_not_depend_on_the_length_of_the_others_instructions(name: str, models: dict[str, Path]) -> None:
+    policy = small_policy(backbone=f"hf:{models[name]}", backbone_mode="frozen")
+    batch = small_batch(policy.config, 2)
+    short, long = (
+        policy.encode(batch | {"task": ["lift the cube", other]}) for other in ("push", "push the cube " * 9)
+    )
+    assert torch.equal(short.features.tokens[0], long.features.tokens[0])
+    assert torch.equal(short.pooled[0], long.pooled[0])
 
 
 def test_padding_of_shorter_instructions_does_not_reach_the_chunk(models: dict[str, Path]) -> None:

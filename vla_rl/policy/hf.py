@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vla_rl.policy.context import Features, Inputs
+from vla_rl.policy.hf_inputs import ROOM, Preparation
 
 
 class BackboneError(ValueError):
@@ -20,7 +21,8 @@ class HFBackbone(nn.Module):
     """A vision-language model of transformers behind the `context.Backbone` interface.
 
     Weights that training never changes are not saved with the policy: "frozen" and "lora" need the model's own folder
-    (or its copy in the Hub's cache) to load again, "train" does not.
+    (or its copy in the Hub's cache) to load again, "train" does not. Layers above the one that is read are neither run
+    nor kept.
 
     Args:
         source: model id or folder.
@@ -50,13 +52,17 @@ class HFBackbone(nn.Module):
         folder: Path | None = None,
     ) -> None:
         super().__init__()
-        self.width, self.layer, self.mode = width, layer, mode
+        self.width, self.mode = width, mode
         dtype = torch.bfloat16 if torch.device(device).type == "cuda" else torch.float32
         own = folder if folder is not None and (folder / "config.json").is_file() else None
         self.processor, self.model = load_model(source, own, pretrained=own is None or mode != "train", dtype=dtype)
         config = self.model.config.get_text_config()
         if not -config.num_hidden_layers - 1 <= layer <= config.num_hidden_layers:
             raise BackboneError(f"hf:{source} has layers 0..{config.num_hidden_layers}, not {layer}")
+        self.layer = layer % (config.num_hidden_layers + 1)
+        last = self.layer == config.num_hidden_layers
+        self.whole = not last and not _cut(self.model, self.layer)
+        self.prepare = Preparation(self.processor)
         if mode != "train":
             self.model.requires_grad_(False)
         if mode == "lora":
@@ -99,8 +105,8 @@ class HFBackbone(nn.Module):
         """Encode a batch of observations: one pass of the model for all cameras and frames."""
         prepared = self._prepare(inputs)
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.mode != "frozen"):
-            output = self.model(**prepared, output_hidden_states=True, use_cache=False)
-        hidden = output.last_hidden_state if self.layer == -1 else output.hidden_states[self.layer]
+            output = self.model(**prepared, output_hidden_states=self.whole, use_cache=False)
+        hidden = output.hidden_states[self.layer] if self.whole else output.last_hidden_state
         tokens = self.project(hidden.to(self.project[0].weight.dtype))
         mask = prepared["attention_mask"].bool()
         if self.state is not None and inputs.state is not None:
@@ -118,17 +124,25 @@ class HFBackbone(nn.Module):
             raise BackboneError("an hf: backbone reads 'task', not 'task_tokens'")
         frames = torch.cat(list(inputs.images.values()), dim=1)
         frames = frames if frames.dtype == torch.uint8 else (frames * 255).round().to(torch.uint8)
-        prompts = [self._prompt(task, frames.shape[1]) for task in inputs.task]
-        images = [list(each) for each in frames]
-        prepared = self.processor(text=prompts, images=images, return_tensors="pt", padding=True).to(self.model.device)
-        return {k: v.to(self.model.dtype) if v.is_floating_point() else v for k, v in prepared.items()}
+        multiple = 8 if self.training else ROOM
+        prepared = self.prepare(frames, inputs.task, multiple)
+        to = self.model.device
+        return {k: v.to(to, self.model.dtype if v.is_floating_point() else v.dtype) for k, v in prepared.items()}
 
-    def _prompt(self, task: str, images: int) -> str:
-        """The instruction after its images, in the model's chat format where it has one."""
-        if getattr(self.processor, "chat_template", None):
-            content = [{"type": "image"}] * images + [{"type": "text", "text": task}]
-            return self.processor.apply_chat_template([{"role": "user", "content": content}], tokenize=False)
-        return getattr(self.processor, "image_token", "<image>") * images + task
+
+def _cut(model: nn.Module, layer: int) -> bool:
+    """Take the layers above `layer` out of a model, so that its last hidden state is that layer's, as it is.
+
+    Returns:
+        False for a decoder of an unknown build, which is left whole.
+    """
+    decoder = model.get_decoder()  # type: ignore[operator]
+    name = next((n for n in ("norm", "final_layer_norm") if isinstance(getattr(decoder, n, None), nn.Module)), None)
+    if name is None or not isinstance(getattr(decoder, "layers", None), nn.ModuleList):
+        return False
+    decoder.layers = decoder.layers[:layer]
+    setattr(decoder, name, nn.Identity())
+    return True
 
 
 def load_model(source: str, own: Path | None, *, pretrained: bool, dtype: torch.dtype) -> tuple[Any, Any]:

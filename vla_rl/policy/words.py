@@ -20,8 +20,12 @@ def word_hashes(text: str) -> tuple[int, ...]:
     return tuple(zlib.crc32(word.encode()) or 1 for word in re.findall(r"\w+", text.lower())[:MAX_WORDS])
 
 
-def tokenize(texts: Sequence[str], multiple: int = 8) -> Tensor:
-    """Word hashes of texts, (B, L) int64, padded with PAD to a multiple of `multiple`."""
+def tokenize(texts: Sequence[str], multiple: int = MAX_WORDS) -> Tensor:
+    """Word hashes of texts, (B, L) int64, padded with PAD to a multiple of `multiple`.
+
+    The default is one length for all texts: what a policy makes of one then does not depend on the others in its
+    batch, to the last bit. Training, which has all its texts at once, takes a smaller one.
+    """
     hashes = [word_hashes(text) for text in texts]
     length = max(1, -(-max(map(len, hashes)) // multiple)) * multiple
     return torch.tensor([[*words, *[PAD] * (length - len(words))] for words in hashes], dtype=torch.int64)

@@ -1,0 +1,122 @@
+"""Engine: policies of LeRobot's own run through its factory and processors, and give candidates like ours."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lerobot.configs import FeatureType, PolicyFeature
+
+from vla_rl.policy.engine import EngineConfig, load_engine
+from vla_rl.policy.folder import load_lerobot
+from vla_rl.robot import arm_spec
+from vla_rl.types import Observation
+
+SPEC = arm_spec("so101")
+CAMERAS = ("front", "wrist")
+
+
+def look(stamp: int = 1, at: float = 0.0) -> Observation:
+    random = np.random.default_rng(stamp)
+    images = {name: random.integers(0, 256, (96, 96, 3), np.uint8) for name in CAMERAS}
+    return Observation(np.full(6, at), images, "lift the red cube", stamp)
+
+
+def lerobot_policy(folder: Path, kind: str, cameras=CAMERAS, size: int = 6, **changes) -> Path:
+    """A tiny policy of LeRobot's own, with processors, as `lerobot-train` leaves it."""
+    from lerobot.policies.factory import get_policy_class, make_policy_config, make_pre_post_processors
+
+    torch.manual_seed(0)
+    inputs = {f"observation.images.{name}": PolicyFeature(FeatureType.VISUAL, (3, 96, 96)) for name in cameras}
+    inputs["observation.state"] = PolicyFeature(FeatureType.STATE, (size,))
+    small = {
+        "act": {"dim_model": 32, "n_heads": 2, "dim_feedforward": 32, "n_encoder_layers": 1, "n_vae_encoder_layers": 1,
+                "chunk_size": 8, "n_action_steps": 8},
+        "diffusion": {"down_dims": (32, 64), "num_train_timesteps": 4, "horizon": 8, "n_action_steps": 6},
+    }[kind]  # fmt: skip
+    outputs = {"action": PolicyFeature(FeatureType.ACTION, (size,))}
+    config = make_policy_config(
+        kind, input_features=inputs, output_features=outputs, device="cpu", push_to_hub=False,
+        pretrained_backbone_weights=None, **{**small, **changes},
+    )  # fmt: skip
+    get_policy_class(kind)(config).save_pretrained(folder)
+    spread = {"mean": torch.zeros(size), "std": torch.ones(size), "min": -torch.ones(size), "max": torch.ones(size)}
+    picture = {
+        "mean": torch.zeros(3, 1, 1),
+        "std": torch.ones(3, 1, 1),
+        "min": torch.zeros(3, 1, 1),
+        "max": torch.ones(3, 1, 1),
+    }
+    stats = {"observation.state": spread, "action": spread, **{key: picture for key in inputs if "images" in key}}
+    for part in make_pre_post_processors(config, dataset_stats=stats):
+        part.save_pretrained(folder)
+    return folder
+
+
+def test_a_deterministic_lerobot_policy_gives_one_candidate_and_the_same_as_lerobot(tmp_path):
+    folder = lerobot_policy(tmp_path, "act")
+    engine = load_engine(folder, SPEC, CAMERAS, EngineConfig(candidates=8, device="cpu"))
+    assert not engine.stochastic
+    assert engine.k == 1
+    assert "LeRobot's units of 'so101' at 30 Hz" in engine.notes[0]
+    seen = look(at=0.2)
+    chunk = SPEC.to_lerobot(engine.candidates([seen]).chunks[0])
+    parts = load_lerobot(folder, "cpu")
+    batch = {
+        f"observation.images.{n}": torch.from_numpy(np.moveaxis(i, -1, 0).copy())[None] / 255
+        for n, i in seen.images.items()
+    }
+    batch |= {"observation.state": torch.from_numpy(SPEC.to_lerobot(seen.joints)).float()[None], "task": [""]}
+    first = parts.after(parts.policy.select_action(parts.before(batch)))[0]
+    np.testing.assert_allclose(chunk[0], first.detach().numpy(), atol=1e-3)
+
+
+@pytest.mark.parametrize("frames", [1, 2])
+def test_a_stochastic_lerobot_policy_gives_different_candidates_from_one_seed(tmp_path, frames):
+    folder = lerobot_policy(tmp_path, "diffusion", n_obs_steps=frames)
+    engine = load_engine(folder, SPEC, CAMERAS, EngineConfig(candidates=3, device="cpu"))
+    assert engine.stochastic
+    assert engine.frames == frames
+    torch.manual_seed(1)
+    found = engine.candidates([look(1), look(2)][-frames:])
+    torch.manual_seed(2)
+    again = engine.candidates([look(1), look(2)][-frames:])
+    assert found.chunks.shape == (3, 6, 6)
+    assert np.abs(found.chunks[0] - found.chunks[1]).max() > 1e-3
+    np.testing.assert_array_equal(found.chunks, again.chunks)
+
+
+def test_a_lerobot_policy_sees_the_frames_in_their_order(tmp_path):
+    engine = load_engine(lerobot_policy(tmp_path, "diffusion"), SPEC, CAMERAS, EngineConfig(device="cpu"))
+    there, back = engine.candidates([look(1), look(2)]), engine.candidates([look(2), replace(look(1), stamp_ns=2)])
+    assert there.seed == back.seed
+    assert np.abs(there.chunks - back.chunks).max() > 1e-6
+
+
+UNFIT_LEROBOT = {
+    "a camera": ({"cameras": ("front", "ceiling")}, "cameras ceiling in the policy, front, wrist in robot 'so101'"),
+    "joints": ({"size": 7}, "state size 7 in the policy, 6 joints in robot 'so101'; action size 7"),
+}
+
+
+@pytest.mark.parametrize(("changes", "message"), UNFIT_LEROBOT.values(), ids=UNFIT_LEROBOT)
+def test_a_lerobot_policy_that_does_not_fit_is_refused_with_both_sides(changes, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        load_engine(lerobot_policy(tmp_path, "act", **changes), SPEC, CAMERAS, EngineConfig(device="cpu"))
+
+
+def test_a_lerobot_policy_without_statistics_is_refused(tmp_path):
+    folder = lerobot_policy(tmp_path, "act")
+    for part in folder.glob("policy_*processor*.safetensors"):
+        part.unlink()
+    for path in folder.glob("policy_*processor.json"):
+        text = json.loads(path.read_text())
+        for step in text["steps"]:
+            step.pop("state_file", None)
+        path.write_text(json.dumps(text))
+    with pytest.raises(ValueError, match=r"no statistics for .*observation.state.*action"):
+        load_engine(folder, SPEC, CAMERAS, EngineConfig(device="cpu"))

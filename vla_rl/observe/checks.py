@@ -1,0 +1,98 @@
+"""What a measurement must be before anything looks at it: named, finite, in radians; of the promised size and alive."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from vla_rl.observe.encoded import Encoded
+from vla_rl.types import Array, CameraSpec, Image, RobotSpec
+
+UNIT_MARGIN = 0.1  # of a joint's range beyond its limits; further out these are no radians
+FROZEN_FRAMES = 10
+BLACK = 8  # the brightest pixel of a black image is darker than this
+ROWS = 64  # of an image that are compared with those of the one before
+
+
+class JointCheck:
+    """Brings joint positions into a robot's order."""
+
+    def __init__(self, spec: RobotSpec) -> None:
+        margin = UNIT_MARGIN * (spec.high - spec.low)
+        self._names, self._low, self._high = spec.names, spec.low - margin, spec.high + margin
+
+    def ordered(self, names: Sequence[str], positions: Sequence[float] | Array) -> Array:
+        """Positions in the robot's order, (J,) [rad]; further joints are left out.
+
+        Raises:
+            ValueError: in one word: "names" (one is missing or there twice), "not_finite", "units" (no radians).
+        """
+        try:
+            given = np.asarray(positions, dtype=np.float64)
+        except (ValueError, TypeError):
+            raise ValueError("not_finite") from None
+        if given.ndim != 1 or len(names) != len(given) or len(set(names)) != len(names):
+            raise ValueError("names")
+        by_name = dict(zip(names, given.tolist(), strict=True))
+        if not set(self._names) <= by_name.keys():
+            raise ValueError("names")
+        values = np.array([by_name[name] for name in self._names])
+        if not np.isfinite(values).all():
+            raise ValueError("not_finite")
+        if (values < self._low).any() or (values > self._high).any():
+            raise ValueError("units")
+        return values
+
+
+def misfit(promised: CameraSpec, image: Image | Encoded) -> str:
+    """Why this cannot be an image of the camera, in one word: "shape", "encoding", "too_large"; or ""."""
+    try:
+        if isinstance(image, Encoded):
+            height, width = image.size
+        elif image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8:
+            height, width = image.shape[:2]
+        else:
+            return "shape"
+    except ValueError:
+        return "encoding"
+    if min(height, width) < 1:
+        return "shape"
+    return "too_large" if height > promised.height or width > promised.width else ""
+
+
+def fingerprint(image: Image | Encoded) -> int:
+    """A number that two images share only where they are alike in about ROWS of their rows."""
+    if isinstance(image, Encoded):
+        return zlib.crc32(image.data)
+    return zlib.crc32(np.ascontiguousarray(image[:: max(1, len(image) // ROWS)]))
+
+
+class Quality:
+    """Whether a camera's images are worth looking at: "frozen" or "black" ones are not."""
+
+    def __init__(self) -> None:
+        self._last: int | None = None
+        self._alike, self._black = 0, False
+
+    def arrived(self, number: int) -> bool:
+        """Note an image's fingerprint; returns whether the camera counts as frozen."""
+        self._alike = self._alike + 1 if number == self._last else 1
+        self._last = number
+        return self.frozen
+
+    def seen(self, image: Image) -> bool:
+        """Note the pixels; returns whether they are black."""
+        self._black = int(image.max()) < BLACK
+        return self._black
+
+    @property
+    def frozen(self) -> bool:
+        """Whether more than FROZEN_FRAMES images in a row were the same."""
+        return self._alike > FROZEN_FRAMES
+
+    @property
+    def word(self) -> str:
+        """What is wrong, or ""."""
+        return "black" if self._black else "frozen" if self.frozen else ""

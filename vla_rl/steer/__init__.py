@@ -1,0 +1,1 @@
+"""Candidates and their values to the one chunk that is executed."""
