@@ -301,11 +301,21 @@ def test_two_rclpys_fail_the_doctor_who_says_which(tmp_path, monkeypatch):
     for name in ("apt", "wheels"):
         (tmp_path / name / "rclpy").mkdir(parents=True)
         (tmp_path / name / "rclpy" / "__init__.py").touch()
+    (tmp_path / "wheels" / "ros_rclpy-9.1.2.dist-info").mkdir()
     monkeypatch.setattr(sys, "path", [str(tmp_path / "apt"), str(tmp_path / "wheels")])
     finding = doctor.check_ros_copies()
     assert finding.state == doctor.FAIL
     assert f"{tmp_path}/apt and {tmp_path}/wheels" in finding.found
-    assert "pip uninstall ros-rclpy" in finding.mend
+    assert f"pip uninstall ros-rclpy ros-common-interfaces to keep {tmp_path}/apt, or open a shell" in finding.mend
+    assert finding.mend.endswith(f"to keep {tmp_path}/wheels")
+
+
+@pytest.mark.parametrize(
+    ("domain", "state"), [("", "ok"), ("7", "ok"), ("150", "warn"), ("233", "FAIL"), ("a", "FAIL")]
+)
+def test_the_doctor_knows_which_ros_domains_there_are(monkeypatch, domain, state):
+    monkeypatch.setenv("ROS_DOMAIN_ID", domain)
+    assert doctor.check_ros_domain().state == state
 
 
 def test_the_doctor_really_renders_and_says_what_to_install_where_it_cannot(monkeypatch):

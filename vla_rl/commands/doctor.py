@@ -25,6 +25,7 @@ OK, WARN, FAIL = "ok", "warn", "FAIL"
 NEEDED_GB = 10  # the environment takes 6, data and checkpoints the rest
 PACKAGES = ("numpy", "torch", "lerobot", "mujoco", "gymnasium", "mink", "diffusers", "transformers")
 _PATIENCE_S = 120.0
+_LAST_SAFE_DOMAIN = 101  # above, DDS ports reach into those that Linux gives to any program
 
 _RENDER = """
 import mujoco, numpy
@@ -128,8 +129,11 @@ def check_ros_copies() -> Finding:
         )
     if len(copies) == 1:
         return Finding("ros", OK, f"one rclpy, in {copies[0]}")
-    remove = "pip uninstall ros-rclpy (and ros-common-interfaces), or open a shell without ROS's setup.bash"
-    return Finding("ros", FAIL, f"{len(copies)} rclpys: {' and '.join(copies)}", f"keep one: {remove}")
+    wheels = [c for c in copies if any(Path(c).glob("ros_rclpy-*.dist-info"))]
+    others = ", ".join(c for c in copies if c not in wheels)
+    remove = f"pip uninstall ros-rclpy ros-common-interfaces to keep {others}, or" if wheels and others else "either"
+    keep = f"{remove} open a shell without ROS's setup.bash and PYTHONPATH to keep {', '.join(wheels) or 'another'}"
+    return Finding("ros", FAIL, f"{len(copies)} rclpys: {' and '.join(copies)}", keep)
 
 
 def ros_copies(path: list[str]) -> list[str]:
@@ -138,6 +142,27 @@ def ros_copies(path: list[str]) -> list[str]:
         str(Path(entry).resolve()) for entry in path if entry and (Path(entry) / "rclpy" / "__init__.py").is_file()
     }
     return sorted(folders)
+
+
+def check_ros_domain() -> Finding:
+    """ROS_DOMAIN_ID is a number that DDS has ports for."""
+    from vla_rl.ros.names import check_domain
+
+    text = os.environ.get("ROS_DOMAIN_ID")
+    try:
+        domain = check_domain(text)
+    except ValueError as error:
+        return Finding("domain", FAIL, str(error), "unset ROS_DOMAIN_ID, or set it to your own number")
+    if domain > _LAST_SAFE_DOMAIN:
+        return Finding("domain", WARN, f"{domain}: its ports may belong to other programs", "use one from 0 to 101")
+    return Finding("domain", OK, f"ROS domain {domain}" + ("" if text else ", the default: shared with the network"))
+
+
+def check_launch() -> Finding:
+    """ROS's own launch, which `vla-rl up` does without."""
+    if importlib.util.find_spec("launch_ros") is None:
+        return Finding("launch", OK, "no launch_ros: start the graph with vla-rl up sim")
+    return Finding("launch", OK, "ros2 launch vla_rl sim.launch.py, or vla-rl up sim")
 
 
 def check_dds() -> Finding:
@@ -207,6 +232,8 @@ CHECKS: tuple[Callable[[], Finding], ...] = (
     check_packages,
     check_rendering,
     check_ros_copies,
+    check_ros_domain,
+    check_launch,
     check_dds,
     check_gpu,
     check_disk,

@@ -1,0 +1,39 @@
+"""Real nodes over real DDS: loopback only, and a ROS domain for each pytest worker."""
+
+import os
+
+import pytest
+
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_RUN = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
+os.environ["ROS_DOMAIN_ID"] = str(1 + (_RUN * 5 + _WORKER) % 100)  # higher domains share ports with other programs
+os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+os.environ["RCUTILS_LOGGING_BUFFERED_STREAM"] = "0"
+
+from ros_nodes import Peer, Process  # noqa: E402
+
+from vla_rl.ros import dds  # noqa: E402
+
+dds.use_profile()
+
+
+@pytest.fixture(scope="module")
+def start():
+    """Starts a node in a process of its own; at the end each must go by itself."""
+    running = []
+
+    def start_node(module, **parameters):
+        running.append(Process(module, **parameters))
+        return running[-1]
+
+    yield start_node
+    for process in reversed(running):
+        process.stop()
+
+
+@pytest.fixture(scope="module")
+def peer():
+    """A node of the test's own."""
+    client = Peer("peer")
+    yield client
+    client.close()

@@ -1,0 +1,76 @@
+"""What every node has in common: how it starts, what it refuses, how it ends."""
+
+import ast
+import signal
+from pathlib import Path
+
+import pytest
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from rcl_interfaces.srv import DescribeParameters
+from rclpy.lifecycle import LifecycleNode
+
+import vla_rl.ros
+from vla_rl.ros import qos
+
+
+@pytest.mark.parametrize(
+    ("module", "parameters", "reason"),
+    [
+        ("control_node", {"joinning": "latest"}, "unknown parameter 'joinning' of control; there are: arm, joining"),
+        ("control_node", {"joining": "sideways"}, "'sideways'; there are: latest"),
+        ("control_node", {"max_open_loop_s": "soon"}, "'max_open_loop_s' of control takes a float"),
+        ("control_node", {"max_open_loop_s": 99.0}, "max_open_loop_s"),
+        ("control_node", {"arm": "so999"}, "so101"),
+        ("robot_node", {"task": "juggle", "cameras": [""]}, "unknown task 'juggle'; there are: lift"),
+        ("robot_node", {"cameras": ["ceiling"]}, "unknown camera 'ceiling'; there are: front, wrist"),
+        ("robot_node", {"time": "slower"}, "there are: real, faster, lockstep"),
+    ],
+)
+def test_a_wrong_parameter_ends_the_node_with_one_line_that_names_it_and_the_alternatives(
+    start, module, parameters, reason
+):
+    process = start(module, **parameters)
+    assert process.end() == 1
+    (line,) = process.errors
+    assert reason in line
+    assert "Traceback" not in process.log
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_an_active_node_with_status_0(start, peer, number):
+    process = start("control_node", __node=f"brief{number}", max_open_loop_s=1)  # a whole number is a float too
+    assert peer.change(f"brief{number}", "configure")
+    assert peer.change(f"brief{number}", "activate")
+    process.send(number)
+    assert process.end() == 0
+    assert not process.errors
+
+
+def test_parameters_are_described_with_ranges_and_health_is_told_once_a_second(start, peer):
+    process = start("control_node")
+    told = peer.hear(DiagnosticArray, "/diagnostics", qos.EVERY)
+    request = DescribeParameters.Request(names=["max_open_loop_s", "joining"])
+    open_loop, joining = peer.call(DescribeParameters, "control/describe_parameters", request, 60.0).descriptors
+    assert open_loop.floating_point_range[0].to_value == 10.0
+    assert "observation" in open_loop.description
+    assert "latest" in joining.description
+    peer.until(lambda: any(s.name == "/control" and s.message == "not active" for m in told for s in m.status))
+    process.stop()
+
+
+def test_no_node_hides_an_attribute_of_rclpys_own():
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    node = LifecycleNode("bare", context=context)
+    taken = set(vars(node)) | set(dir(LifecycleNode))
+    node.destroy_node()
+    rclpy.shutdown(context=context)
+    for path in Path(vla_rl.ros.__file__).parent.glob("*node.py"):
+        for part in ast.walk(ast.parse(path.read_text())):
+            if (
+                isinstance(part, ast.Attribute)
+                and isinstance(part.ctx, ast.Store)
+                and ast.unparse(part.value) == "self"
+            ):
+                assert part.attr not in taken, f"{path.name} assigns self.{part.attr}"

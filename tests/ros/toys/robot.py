@@ -1,0 +1,6 @@
+"""A process of the toy graph."""
+
+from toys import node
+
+if __name__ == "__main__":
+    node.main("robot")

@@ -1,0 +1,91 @@
+"""Whether commands come on time: the whole graph at 30 Hz with two busy loops beside it."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vla_rl.robot import arm_spec
+from vla_rl.types import Source
+
+MINUTES = 10.0
+HOGS = 2
+_WINDOW = 300  # periods; over longer ones the system's clock may drift against the monotonic one
+
+
+def run(quick: bool = False) -> dict[str, Any]:
+    """Run the graph under load.
+
+    Returns:
+        `metrics`: commands, periods skipped (gaps of half as much again as a period), lateness of sending against an
+        even schedule p50, p99 and worst [ms], false holds, and control's own overruns.
+    """
+    from vla_rl.ros.measure.stage import Stage
+    from vla_rl.ros.options import sim_graph
+
+    spec = arm_spec("so101")
+    seconds = 60.0 * MINUTES / (20 if quick else 1)
+    stage = Stage(sim_graph({"task": "stack"}), spec)
+    try:
+        with busy_loops(HOGS):
+            stage.new_episode("stack", 2_500_000)
+            stage.until(lambda: _acting(stage.watch.heard.ticks), 30.0, "the policy acts")
+            stage.watch.clear()
+            stage.wait(seconds)
+            heard = stage.watch.heard
+        sent = np.array([c.sent_ns for c in heard.commands])
+        late = lateness_ms(sent, 1e9 / spec.rate)
+        holds = sum(a.source is Source.POLICY and b.source is Source.HOLD for a, b in pairwise(heard.ticks))
+        return {
+            "metrics": {
+                "seconds": seconds,
+                "busy_loops": HOGS,
+                "commands": len(sent),
+                "skipped": int((np.diff(sent) > 1.5e9 / spec.rate).sum()),
+                "late_p50_ms": float(np.percentile(late, 50)),
+                "late_p99_ms": float(np.percentile(late, 99)),
+                "late_max_ms": float(late.max()),
+                "false_holds": holds,
+                "overruns": stage.watch.figure("control", "overruns"),
+            }
+        }
+    finally:
+        stage.close()
+
+
+def lateness_ms(times_ns: NDArray[np.int64], period_ns: float) -> NDArray[np.float64]:
+    """How much later than an even schedule each of N times is, (N,) [ms]; the earliest of a window is on time."""
+    order = np.rint((times_ns - times_ns[0]) / period_ns)
+    late = (times_ns - times_ns[0]) - order * period_ns
+    windows = [late[i : i + _WINDOW] for i in range(0, len(late), _WINDOW)]
+    return np.concatenate([w - w.min() for w in windows]) / 1e6
+
+
+@contextmanager
+def busy_loops(count: int) -> Iterator[None]:
+    """So many processes that do nothing but keep a core busy."""
+    context = multiprocessing.get_context("spawn")
+    loops = [context.Process(target=_spin, daemon=True) for _ in range(count)]
+    for loop in loops:
+        loop.start()
+    try:
+        yield
+    finally:
+        for loop in loops:
+            loop.kill()
+            loop.join()
+
+
+def _spin() -> None:
+    while True:
+        pass
+
+
+def _acting(ticks: Any) -> bool:
+    return len(ticks) >= 30 and all(t.source is Source.POLICY for t in ticks[-30:])

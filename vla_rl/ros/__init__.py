@@ -1,0 +1,1 @@
+"""Topics to types and back: thin nodes."""

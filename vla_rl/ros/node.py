@@ -1,0 +1,307 @@
+"""What every node is made of: checked parameters, checked subscriptions, diagnostics, a clean start and end."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode as RclpyLifecycleNode
+from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
+from rclpy.node import Node as RclpyNode
+from rclpy.qos import QoSProfile
+from rclpy.serialization import deserialize_message
+from rclpy.signals import SignalHandlerOptions
+
+from vla_rl.ros import dds, messages, parameters
+from vla_rl.ros.qos import EVERY
+
+OK, WARNING, ERROR = 0, 1, 2
+SMALL = 256 * 1024
+_REPEAT_S = 10.0
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """How a message came.
+
+    Attributes:
+        received_ns: monotonic time [ns].
+        publisher: identity of its publisher, empty where the middleware does not tell.
+        size: as it was sent [bytes].
+    """
+
+    received_ns: int
+    publisher: bytes
+    size: int
+
+
+@dataclass(frozen=True)
+class NoConfig:
+    """Of a node without parameters."""
+
+
+@dataclass(frozen=True)
+class Health:
+    """What a node says of itself once a second: `level` OK, WARNING or ERROR, one line, and figures."""
+
+    level: int
+    summary: str
+    values: dict[str, object]
+
+
+class NodeMixin:
+    """Parameters, subscriptions and diagnostics of a node; `kind` is its configuration's dataclass."""
+
+    kind: type
+    config: Any
+    failure: BaseException | None = None
+
+    def _prepare(self: Any) -> None:
+        """Declare the parameters and start the diagnostics."""
+        self.config = parameters.declare(self, self.kind)
+        self.rejected: Counter[str] = Counter()
+        self._said: dict[str, float] = {}
+        self.add_on_set_parameters_callback(parameters.on_set(lambda: self.config, self._reconfigure))
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", EVERY)
+        self._diagnostics_timer = self.create_timer(1.0, self._diagnose)
+
+    def _reconfigure(self: Any, config: Any) -> None:
+        self.accept(config)
+        self.config = config
+
+    def accept(self, config: Any) -> None:
+        """Take a changed configuration, or raise ValueError to refuse it."""
+
+    def health(self) -> Health:
+        """How this node is doing."""
+        return Health(OK, "running", {})
+
+    def subscribe(
+        self: Any,
+        kind: Any,
+        topic: str,
+        callback: Callable[..., None],
+        qos: QoSProfile,
+        max_bytes: int = SMALL,
+        **options: Any,
+    ) -> Any:
+        """Subscribe; what is too large is dropped before it is read, what is malformed is counted and named.
+
+        Args:
+            kind: message type.
+            topic: relative name.
+            callback: takes the message and its Receipt; its ValueError rejects the message.
+            qos: one of vla_rl.ros.qos.
+            max_bytes: of the serialised message.
+            options: further ones of rclpy's create_subscription.
+        """
+
+        def receive(data: bytes, info: Any) -> None:
+            receipt = Receipt(time.monotonic_ns(), bytes((info.get("publisher_gid") or {}).get("data", b"")), len(data))
+            try:
+                if len(data) > max_bytes:
+                    raise ValueError(f"{len(data)} bytes where at most {max_bytes} are expected")
+                callback(_read(data, kind), receipt)
+            except ValueError as error:
+                self.reject(topic, str(error))
+
+        return self.create_subscription(kind, topic, receive, qos, raw=True, **options)
+
+    def reject(self: Any, topic: str, reason: str) -> None:
+        """Count a message that was rejected, and say so now and then."""
+        self.rejected[topic] += 1
+        self.warn(f"{topic}: {reason} ({self.rejected[topic]} rejected so far)", topic)
+
+    def warn(self: Any, text: str, key: str = "") -> None:
+        """Log a warning, the same one at most every ten seconds."""
+        now = time.monotonic()
+        if now - self._said.get(key or text, -_REPEAT_S) >= _REPEAT_S:
+            self._said[key or text] = now
+            self.get_logger().warning(text)
+
+    def unheard(self: Any, *topics: str) -> list[str]:
+        """Those of our subscribed topics that nobody publishes, as they are after remapping."""
+        names = [self.resolve_topic_name(topic) for topic in topics]
+        return [name for name in names if not self.count_publishers(name)]
+
+    def _diagnose(self: Any) -> None:
+        health = self.health()
+        values = health.values | {f"rejected/{topic}": n for topic, n in self.rejected.items()}
+        name, now = self.get_fully_qualified_name(), time.time_ns()
+        self._diagnostics.publish(messages.diagnostics(name, now, health.level, health.summary, values))
+
+    def guarded(self, work: Callable[[], None]) -> Callable[[], None]:
+        """What a thread of this node runs: whatever ends it ends the process, in one line."""
+
+        def run() -> None:
+            try:
+                work()
+            except Exception as error:
+                self.failure = error
+
+        return run
+
+    def close(self) -> None:
+        """Leave the world in a safe state and let go of it."""
+
+
+class Node(NodeMixin, RclpyNode):
+    """A node without a lifecycle.
+
+    Args:
+        name: of the node.
+        options: of rclpy's Node.
+
+    Raises:
+        ValueError: a wrong parameter.
+    """
+
+    def __init__(self, name: str, **options: Any) -> None:
+        RclpyNode.__init__(self, name, **options)
+        self._prepare()
+
+
+class LifecycleNode(NodeMixin, RclpyLifecycleNode):
+    """A node with a lifecycle: override `configure`, `activate`, `deactivate` and `cleanup`.
+
+    What they raise refuses the transition, in one line.
+
+    Args:
+        name: of the node.
+        options: of rclpy's Node.
+
+    Raises:
+        ValueError: a wrong parameter.
+    """
+
+    def __init__(self, name: str, **options: Any) -> None:
+        RclpyLifecycleNode.__init__(self, name, **options)
+        self.active = False
+        self._prepare()
+
+    def configure(self) -> None:
+        """Load and check; nothing moves."""
+
+    def activate(self) -> None:
+        """Subscribe, and begin."""
+
+    def deactivate(self) -> None:
+        """Hold, and listen no more."""
+
+    def cleanup(self) -> None:
+        """Forget what was configured."""
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """ROS asks to configure."""
+        return self._transit("configure", self.configure)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """ROS asks to activate; what a failed attempt left behind is undone."""
+        done = self._transit("activate", self.activate)
+        self.active = done == TransitionCallbackReturn.SUCCESS
+        if not self.active:
+            self._transit("deactivate", self.deactivate)
+        return done
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """ROS asks to deactivate."""
+        self.active = False
+        return self._transit("deactivate", self.deactivate)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """ROS asks to clean up."""
+        return self._transit("clean up", self.cleanup)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """ROS asks to shut down."""
+        self.close()
+        return TransitionCallbackReturn.SUCCESS
+
+    def _transit(self, verb: str, change: Callable[[], None]) -> TransitionCallbackReturn:
+        try:
+            change()
+        except Exception as error:
+            _explain(error)
+            self.get_logger().error(f"cannot {verb}: {_line(error)}")
+            return TransitionCallbackReturn.FAILURE
+        return TransitionCallbackReturn.SUCCESS
+
+    def close(self) -> None:
+        """Hold and forget, from whatever state."""
+        if self.active:
+            self.active = False
+            self._transit("deactivate", self.deactivate)
+
+
+def main(*makers: Callable[[], Any], argv: list[str] | None = None) -> int:
+    """Run nodes in this process until SIGINT or SIGTERM.
+
+    Args:
+        makers: what makes each node, first to last.
+        argv: command line, with ROS arguments.
+
+    Returns:
+        The process's status: 0 after a signal, 1 after an error, which is one line on stderr.
+    """
+    stopping: list[int] = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda n, _: stopping.append(n))
+    nodes: list[Any] = []
+    try:
+        dds.use_profile()
+        rclpy.init(args=sys.argv if argv is None else argv, signal_handler_options=SignalHandlerOptions.NO)
+        executor = SingleThreadedExecutor()
+        for make in makers:
+            nodes.append(make())
+            executor.add_node(nodes[-1])
+        while not stopping:
+            executor.spin_once(timeout_sec=0.1)
+            for node in nodes:
+                if node.failure is not None:
+                    raise node.failure
+        status = 0
+    except ExternalShutdownException:
+        status = 0
+    except Exception as error:
+        name = next((n.get_name() for n in nodes if n.failure is error), nodes[-1].get_name() if nodes else "vla_rl")
+        _explain(error)
+        rclpy.logging.get_logger(name).error(_line(error))
+        status = 1
+    finally:
+        for node in reversed(nodes):
+            node.close()
+            node.destroy_node()
+        rclpy.try_shutdown()
+    return status
+
+
+def _read(data: bytes, kind: Any) -> Any:
+    """A serialised message.
+
+    Raises:
+        ValueError: the bytes are none.
+    """
+    try:
+        return deserialize_message(data, kind)
+    except Exception as error:  # the middleware has a type of its own for each fault
+        raise ValueError(f"{len(data)} bytes that are no {kind.__name__}") from error
+
+
+def _explain(error: BaseException) -> None:
+    """Where an error comes from, unless it is of a kind whose one line says it all."""
+    if not isinstance(error, (ValueError, OSError, RuntimeError)):
+        traceback.print_exception(error)
+
+
+def _line(error: BaseException) -> str:
+    """An error in one line."""
+    return (str(error) or type(error).__name__).replace("\n", " ")

@@ -1,0 +1,217 @@
+"""What a user may ask of a graph: one table, from which `vla-rl up` makes flags and a launch file makes arguments."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vla_rl.execute.player import JOINING
+from vla_rl.ros import names
+from vla_rl.ros.graph import Graph, NodeSpec, ProcessSpec, Value
+from vla_rl.steer.selectors import SELECTORS
+
+Parameters = dict[str, Value]  # by "node.parameter"
+TIMES = ("real", "faster", "lockstep")
+RATE, REPLAN = 30.0, 8  # the arm's control rate [Hz]; in lock-step, periods from one chunk to the next
+
+
+@dataclass(frozen=True)
+class Option:
+    """One thing that can be asked for.
+
+    Attributes:
+        name: flag `--image-size` and launch argument `image_size`.
+        help: what it means, with its unit.
+        default: taken where it is not given; a parameter file comes between the two.
+        parameters: the value as parameters of nodes; none for what the graph itself needs.
+        kind: of the value.
+        choices: the only legal values, () where there are too many to list.
+    """
+
+    name: str
+    help: str
+    default: str = ""
+    parameters: Callable[[Any], Parameters] = lambda value: {}
+    kind: Callable[[str], Any] = str
+    choices: tuple[str, ...] = ()
+
+    def read(self, text: str) -> Any:
+        """The value in a text.
+
+        Raises:
+            ValueError: it is none; the message names the option and the alternatives.
+        """
+        if self.choices and text not in self.choices:
+            raise ValueError(f"unknown {self.name} '{text}'; there are: {', '.join(self.choices)}")
+        try:
+            return self.kind(text)
+        except ValueError as error:
+            raise ValueError(f"{self.name} '{text}': {error}") from error
+
+
+def _whole(text: str) -> int:
+    if not text.lstrip("-").isdigit():
+        raise ValueError("it must be a whole number")
+    return int(text)
+
+
+def _flag(text: str) -> bool:
+    values = {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}
+    if text.lower() not in values:
+        raise ValueError("it must be true or false")
+    return values[text.lower()]
+
+
+def _list(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _checkpoint(text: str) -> str:
+    """A folder becomes absolute, since a node may live in another folder; anything else is a shipped policy's name."""
+    return str(Path(text).resolve()) if Path(text).is_dir() else text
+
+
+def _to(*targets: str) -> Callable[[Any], Parameters]:
+    """The value as it is, for each of these parameters."""
+    return lambda value: dict.fromkeys(targets, value)
+
+
+def _pace(time: str) -> Parameters:
+    """In simulated time control ticks with the robot; in lock-step it waits for a chunk every REPLAN periods."""
+    simulated, lockstep = time != "real", time == "lockstep"
+    return {
+        "robot.time": time,
+        "control.lockstep": simulated,
+        "control.lockstep_replan": REPLAN if lockstep else 0,
+        "policy.simulated_time": simulated,
+        "steering.simulated_time": simulated,
+        **({"policy.rate": RATE / REPLAN} if lockstep else {}),
+    }
+
+
+SIM_OPTIONS = (
+    Option("task", "the scene: lift, place, push, stack, button or drawer", "lift", _to("robot.task")),
+    Option("seed", "of the first scene and of everything drawn", "0", _to("robot.seed", "steering.seed"), _whole),
+    Option("policy", "a shipped policy or a checkpoint folder", "tabletop", _to("policy.checkpoint"), _checkpoint),
+    Option("device", "where the policy computes: auto, cpu or cuda", "auto", _to("policy.device")),
+    Option("candidates", "chunks drawn for each observation", "1", _to("policy.candidates"), _whole),
+    Option("selector", "which candidate is executed", "first", _to("steering.selector"), choices=tuple(SELECTORS)),
+    Option("joining", "how chunks follow one another", "temporal", _to("control.joining"), choices=tuple(JOINING)),
+    Option("randomisation", "of scenes: none, train, positions or looks", "train", _to("robot.randomisation")),
+    Option("phrasings", "words of the instruction: train or unseen", "train", _to("robot.phrasings")),
+    Option("cameras", "names with commas between", "front,wrist", _to("robot.cameras", "policy.cameras"), _list),
+    Option(
+        "image_size", "height and width of the pictures [pixels]", "96",
+        _to("robot.image_width", "robot.image_height"), _whole,
+    ),
+    Option(
+        "compressed", "JPEG instead of raw pictures: true or false", "false",
+        lambda on: {"robot.compressed": on, "policy.image_transport": "compressed" if on else "raw"}, _flag,
+    ),
+    Option("time", "the simulation's pace", "real", _pace, choices=TIMES),
+    Option("apart", "policy and steering in a process each: true or false", "false", kind=_flag),
+    Option("namespace", "prefix of every node and topic, so that several robots can live side by side"),
+    Option("params_file", "ROS 2 parameter file; what is asked for by name wins over it"),
+    Option("dds_profile", "Fast DDS profile: on (ours, large enough for camera pictures), off, or an XML file", "on"),
+)  # fmt: skip
+
+
+def sim_graph(
+    asked: Mapping[str, str] | None = None, parameters: Iterable[str] = (), remappings: Iterable[str] = ()
+) -> Graph:
+    """The simulated robot with its policy, steering and control.
+
+    Args:
+        asked: texts by option name; "" counts as not asked for.
+        parameters: further `node.name=value` rules; they win over everything.
+        remappings: `from:=to` rules.
+
+    Raises:
+        ValueError: an option, rule or file that does not fit; one line that says what would.
+    """
+    return _graph(SIM_OPTIONS, _SIM_NODES, asked or {}, parameters, remappings)
+
+
+_SIM_NODES = {
+    "robot": NodeSpec("robot", {"robot": "mujoco"}, lifecycle=False, ready="joint_states"),
+    "control": NodeSpec("control", after=("robot",)),
+    "steering": NodeSpec("steering", after=("control",)),
+    "policy": NodeSpec("policy", after=("steering",)),
+}
+
+
+def _graph(
+    options: tuple[Option, ...],
+    nodes: Mapping[str, NodeSpec],
+    asked: Mapping[str, str],
+    parameters: Iterable[str],
+    remappings: Iterable[str],
+) -> Graph:
+    known = {option.name: option for option in options}
+    if unknown := sorted(asked.keys() - known.keys()):
+        raise ValueError(f"unknown option '{unknown[0]}'; there are: {', '.join(known)}")
+    given = {name: known[name].read(text) for name, text in asked.items() if text != ""}
+    defaults = {name: o.read(o.default) if o.default else "" for name, o in known.items()}
+    values = {**defaults, **given}
+    rules = names.parse_parameters(parameters, nodes)
+    layers = [_by_node(known, defaults), names.read_params_file(values["params_file"], nodes, values["namespace"])]
+    layers += [_by_node(known, given), rules]
+    filled = {n: _with_parameters(spec, [layer.get(n, {}) for layer in layers]) for n, spec in nodes.items()}
+    return Graph(
+        _processes(filled, values["apart"]),
+        names.check_namespace(values["namespace"]),
+        names.check_remappings(remappings),
+        _environment(values["dds_profile"]),
+    )
+
+
+def _by_node(known: Mapping[str, Option], values: Mapping[str, Any]) -> dict[str, Parameters]:
+    """Option values as parameters of each node."""
+    found: dict[str, Parameters] = {}
+    for name, value in values.items():
+        for target, parameter in known[name].parameters(value).items():
+            node, _, parameter_name = target.partition(".")
+            found.setdefault(node, {})[parameter_name] = parameter
+    return found
+
+
+def _with_parameters(spec: NodeSpec, layers: Iterable[Mapping[str, Value]]) -> NodeSpec:
+    merged = dict(spec.parameters)
+    for layer in layers:
+        merged.update(layer)
+    return NodeSpec(spec.name, merged, spec.lifecycle, spec.after, spec.ready)
+
+
+def _processes(nodes: Mapping[str, NodeSpec], apart: bool) -> tuple[ProcessSpec, ...]:
+    """Control and robot each alone; policy and steering together, so that features need not travel, or apart."""
+    thinking = (
+        (
+            ProcessSpec("policy", "policy_node", (nodes["policy"],)),
+            ProcessSpec("steering", "steering_node", (nodes["steering"],)),
+        )
+        if apart
+        else (ProcessSpec("policy_steering", "policy_steering", (nodes["policy"], nodes["steering"])),)
+    )
+    return (
+        ProcessSpec("robot", "robot_node", (nodes["robot"],)),
+        *thinking,
+        ProcessSpec("control", "control_node", (nodes["control"],)),
+    )
+
+
+def _environment(profile: str) -> dict[str, str]:
+    """What the processes' environment says about the DDS profile.
+
+    Raises:
+        ValueError: neither on, off nor a file.
+    """
+    if profile == "on":
+        return {}
+    if profile == "off":
+        return {"VLA_RL_DDS_PROFILE": "off"}
+    if not os.path.isfile(profile):
+        raise ValueError(f"dds_profile '{profile}' is neither on, off nor a file")
+    return {"FASTRTPS_DEFAULT_PROFILES_FILE": os.path.abspath(profile)}

@@ -1,0 +1,218 @@
+"""policy: sensors in, `policy/candidates` out. Inference has its own thread and sees the newest observation only."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from time import monotonic_ns
+from typing import Any, NoReturn
+
+import torch
+from sensor_msgs.msg import CompressedImage, Image, JointState
+from std_msgs.msg import String
+from trajectory_msgs.msg import JointTrajectory
+
+from vla_rl import build
+from vla_rl.observe.encoded import Encoded
+from vla_rl.observe.streams import Streams, StreamsConfig
+from vla_rl.policy.engine import Engine, EngineConfig, load_engine
+from vla_rl.policy.worker import Answer, Worker
+from vla_rl.robot import arm_spec
+from vla_rl.ros import messages, node
+from vla_rl.ros.context import context
+from vla_rl.ros.node import ERROR, OK, WARNING, Health, LifecycleNode, Receipt
+from vla_rl.ros.parameters import parameter
+from vla_rl.ros.qos import EVERY, LATCHED, LATEST, OFFER
+from vla_rl.types import CameraSpec, Candidates
+
+HEADER_BYTES = 4096
+
+
+@dataclass(frozen=True)
+class PolicyParameters:
+    """Parameters of the policy node."""
+
+    checkpoint: str = parameter("tabletop", "name of a shipped policy, or a policy's folder")
+    device: str = parameter("auto", "where the policy computes: auto, cpu or cuda")
+    dtype: str = parameter("float32", "of matrix products", choices=("float32", "bfloat16", "float16"))
+    threads: int = parameter(1, "threads of a computation on the CPU", 1, 64)
+    candidates: int = parameter(1, "chunks drawn for an observation at most", 1, 256)
+    budget_s: float = parameter(0.1, "time for an inference [s]; K shrinks where it is short; 0: no limit", 0.0, 60.0)
+    rate: float = parameter(10.0, "inferences a second at most [Hz]", 0.1, 1000.0)
+    seed: int = parameter(0, "with an observation's stamp, of the noise", 0, 2**31)
+    arm: str = parameter("so101", "the robot's description in hardware/arms")
+    cameras: tuple[str, ...] = parameter((), "cameras there are; empty takes those of the arm's description")
+    image_transport: str = parameter("raw", "which topic of a camera is read", choices=("raw", "compressed"))
+    image_width: int = parameter(640, "largest picture a camera may send [pixels]", 1, 16384)
+    image_height: int = parameter(480, "largest picture a camera may send [pixels]", 1, 16384)
+    max_obs_age: float = parameter(0.1, "a stream older than this stops inference [s]", 0.001, 10.0)
+    max_future_s: float = parameter(0.05, "a stamp further ahead of the robot's clock is refused [s]", 0.0, 10.0)
+    instruction: str = parameter("", "what to do until `instruction` says otherwise")
+    simulated_time: bool = parameter(False, "the robot's clock does not run with this host's: only stamps judge age")
+    publish_context: bool = parameter(True, "publish what an answer was drawn from on policy/context")
+
+    def engine(self) -> EngineConfig:
+        """What the engine needs of it."""
+        return EngineConfig(self.candidates, self.budget_s, self.device, self.dtype, self.seed)
+
+
+class PolicyNode(LifecycleNode):
+    """The policy's lifecycle node.
+
+    Args:
+        hand_over: takes candidates in memory, in the inference thread, before they are published.
+        options: of rclpy's Node.
+    """
+
+    kind = PolicyParameters
+    config: PolicyParameters
+
+    def __init__(self, hand_over: Callable[[Candidates], None] | None = None, **options: Any) -> None:
+        self._engine: Engine | None = None
+        self._worker: Worker | None = None
+        self._streams: Streams | None = None
+        self._hand_over, self._sensors = hand_over, []
+        super().__init__("policy", **options)
+
+    def accept(self, config: PolicyParameters) -> None:
+        """A new instruction at any time; everything else while nothing is loaded."""
+        if self._engine is not None and config != self.config:
+            raise ValueError("a policy's parameters change while it is unconfigured; say what to do on `instruction`")
+        config.engine()
+
+    # -- lifecycle ------------------------------------------------------------------------------------------------
+
+    def configure(self) -> None:
+        """Load the checkpoint, check that it fits the robot, and warm it up."""
+        config = self.config
+        torch.set_num_threads(config.threads)
+        self._spec = arm_spec(config.arm)
+        cameras = config.cameras or tuple(camera.name for camera in self._spec.cameras)
+        folder = build.check_policy(config.checkpoint)
+        if folder in build.SCRIPTED:
+            raise ValueError(f"checkpoint '{folder}' is a script; there are: {', '.join(build.shipped())}, or a folder")
+        self._engine = load_engine(folder, self._spec, cameras, config.engine())
+        self._candidates_out = self.create_publisher(JointTrajectory, "policy/candidates", OFFER)
+        self._context_out = self.create_publisher(JointState, "policy/context", OFFER)
+        for note in [*self._engine.notes, *self._single()]:
+            self.get_logger().warning(note)
+
+    def activate(self) -> None:
+        """Listen to the sensors, and answer."""
+        assert self._engine is not None
+        config, engine = self.config, self._engine
+        timing = StreamsConfig(config.max_obs_age, config.max_future_s, engine.frames, engine.dt, config.simulated_time)
+        cameras = [CameraSpec(name, config.image_width, config.image_height) for name in engine.cameras]
+        self._streams = Streams(self._spec, cameras, timing)
+        self._streams.instruct(config.instruction)
+        self._worker = Worker(self._streams, engine, self._deliver, config.rate, self.get_logger().error)
+        self._sensors = [
+            self.subscribe(JointState, "joint_states", self._joints, LATEST),
+            *(self._camera(name) for name in engine.cameras),
+            # A volatile subscriber hears every publisher, a latched one also what was said before it came.
+            *(self.subscribe(String, "instruction", self._instruct, qos) for qos in (EVERY, LATCHED)),
+        ]
+        self._worker.start()
+
+    def deactivate(self) -> None:
+        """Hear and answer no more."""
+        for subscription in self._sensors:
+            self.destroy_subscription(subscription)
+        self._sensors, worker, self._worker = [], self._worker, None
+        if worker is not None and not worker.stop():
+            self.get_logger().error("the inference under way does not end; it will not be published")
+
+    def cleanup(self) -> None:
+        """Forget the checkpoint."""
+        self.destroy_publisher(self._candidates_out)
+        self.destroy_publisher(self._context_out)
+        self._engine = None
+
+    def _single(self) -> list[str]:
+        """Why there will be one candidate, where more were asked for."""
+        if self.config.candidates > 1 and self._engine is not None and not self._engine.stochastic:
+            return ["this policy always answers the same: one candidate instead of " + str(self.config.candidates)]
+        return []
+
+    # -- what comes in --------------------------------------------------------------------------------------------
+
+    def _camera(self, name: str) -> Any:
+        most = self.config.image_width * self.config.image_height * 3 + HEADER_BYTES
+        if self.config.image_transport == "compressed":
+            return self.subscribe(CompressedImage, self._topic(name), partial(self._compressed, name), LATEST, most)
+        return self.subscribe(Image, self._topic(name), partial(self._raw, name), LATEST, most)
+
+    def _joints(self, message: JointState, receipt: Receipt) -> None:
+        self._took(self._streams.put_joints(message.name, message.position, *_times(message, receipt)))
+
+    def _raw(self, camera: str, message: Image, receipt: Receipt) -> None:
+        self._took(self._streams.put_image(camera, messages.image_of(message), *_times(message, receipt)))
+
+    def _compressed(self, camera: str, message: CompressedImage, receipt: Receipt) -> None:
+        self._took(self._streams.put_image(camera, Encoded(message.data), *_times(message, receipt)))
+
+    def _instruct(self, message: String, receipt: Receipt) -> None:
+        self._streams.instruct(message.data)
+        self._took("")
+
+    def _took(self, reason: str) -> None:
+        """Wake the inference; what a stream refuses it counts itself."""
+        if not reason and self._worker is not None:
+            self._worker.notify()
+
+    # -- what goes out --------------------------------------------------------------------------------------------
+
+    def _deliver(self, answer: Answer) -> None:
+        """In the inference thread."""
+        if self._hand_over is not None:
+            self._hand_over(answer.candidates)
+        if self.config.publish_context:
+            self._context_out.publish(context(answer.candidates, answer.observation.ages))
+        self._candidates_out.publish(messages.candidates(answer.candidates))
+
+    def health(self) -> Health:
+        """Streams, inference and what is wrong with either."""
+        worker, streams, engine = self._worker, self._streams, self._engine
+        if worker is None or streams is None or engine is None:
+            return Health(OK, "inactive" if engine else "unconfigured", {})
+        now_ns = monotonic_ns()
+        problems = [*streams.problems(now_ns), *worker.problems()]
+        if streams.missing():
+            silent = self.unheard("joint_states", *map(self._topic, engine.cameras))
+            problems += [f"nobody publishes {topic}" for topic in silent]
+        for problem in problems:
+            self.warn(problem, key=problem.split(":")[0])
+        reports = {**streams.report(now_ns), "inference": worker.report() | engine.counts}
+        values: dict[str, object] = {f"{name}/{k}": v for name, report in reports.items() for k, v in report.items()}
+        level = ERROR if worker.failing else WARNING if problems else OK
+        return Health(level, "; ".join(problems) or "answering", values | {"candidates": engine.k})
+
+    def _topic(self, camera: str) -> str:
+        return f"camera/{camera}/{'compressed' if self.config.image_transport == 'compressed' else 'image_raw'}"
+
+
+def _times(message: Any, receipt: Receipt) -> tuple[int, int]:
+    """When it was captured, robot clock, and when it arrived, monotonic clock [ns]."""
+    return messages.stamp_ns(message.header.stamp), receipt.received_ns
+
+
+def leave(status: int) -> NoReturn:
+    """End the process, now that its nodes are closed.
+
+    Python would first take thousands of modules apart: seconds on a busy machine, and not safe beside an inference.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def main() -> NoReturn:
+    """Run the node in a process of its own."""
+    leave(node.main(PolicyNode))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,297 @@
+"""robot_node hosts a Robot. Joints and pictures out, commands in; it holds by itself where commands fall silent."""
+
+from __future__ import annotations
+
+import gc
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from threading import Event, Thread
+from typing import Any
+
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
+from std_msgs.msg import String
+from std_srvs.srv import Trigger
+
+from vla_rl import build
+from vla_rl.execute.loop import PeriodicLoop
+from vla_rl.robot import Sensed, Simulated
+from vla_rl.ros import messages, qos
+from vla_rl.ros.guard import Guard
+from vla_rl.ros.node import OK, WARNING, Health, Node, Receipt, main
+from vla_rl.ros.parameters import parameter
+from vla_rl.ros.urdf import urdf
+from vla_rl.types import Array, RobotSpec
+
+TIMES = ("real", "faster", "lockstep")
+_PATIENCE_S = 5.0
+_REPEAT_S = 0.5
+
+
+@dataclass(frozen=True)
+class RobotConfig:
+    """Parameters of robot_node."""
+
+    robot: str = parameter("mujoco", "which robot", choices=build.ROBOTS, fixed=True)
+    task: str = parameter("lift", "what is on the table; applied at sim/reset")
+    seed: int = parameter(0, "of the scene; applied at sim/reset", 0, 2**62)
+    variant: int = parameter(-1, "which thing of the scene is named, -1 for the seed's; applied at sim/reset", -1, 999)
+    randomisation: str = parameter("train", "how scenes differ; applied at sim/reset", choices=build.LEVELS)
+    phrasings: str = parameter("train", "in which words; applied at sim/reset", choices=build.PHRASINGS)
+    cameras: tuple[str, ...] = parameter(build.CAMERAS, "which cameras", fixed=True)
+    image_width: int = parameter(96, "of every picture [pixels]", 16, 4096, fixed=True)
+    image_height: int = parameter(96, "of every picture [pixels]", 16, 4096, fixed=True)
+    compressed: bool = parameter(False, "publish camera/<name>/compressed (JPEG) instead of image_raw", fixed=True)
+    time: str = parameter("real", "pace of a simulation", choices=TIMES, fixed=True)
+    speed: float = parameter(4.0, "simulated seconds a second where time is faster", 0.1, 100.0, fixed=True)
+    command_timeout_periods: float = parameter(2.0, "without joint_commands for so long, hold", 1.0, 100.0, fixed=True)
+    publish_instruction: bool = parameter(True, "publish the task's instruction at each reset", fixed=True)
+
+
+class RobotNode(Node):
+    """See the module. Sensing, drawing and publishing happen in one thread, the watchdog has another."""
+
+    kind = RobotConfig
+
+    def __init__(self) -> None:
+        super().__init__("robot")
+        self._speed = {"real": 1.0, "faster": self.config.speed, "lockstep": 0.0}[self.config.time]
+        self._robot = self._make(self.config)
+        self.spec: RobotSpec = self._robot.spec
+        self._period_s = 1.0 / self.spec.rate / (self._speed or 1.0)
+        silence = self.config.command_timeout_periods * self._period_s
+        self._guard = Guard(self.spec, silence if self._speed else _PATIENCE_S)
+        self._loop = PeriodicLoop(self._period_s)
+        self._requests: SimpleQueue[tuple[Callable[[], str | None], Future]] = SimpleQueue()
+        self._answers: SimpleQueue[tuple[JointState, Receipt]] = SimpleQueue()
+        self._stopping, self._paused, self._episode, self._hold_ns = Event(), False, 0, 0
+        self._looked = -1.0
+        works = (self._run, self._watch) if self._speed else (self._run,)
+        self._threads = [Thread(target=self.guarded(work), name=work.__name__) for work in works]
+        self._advertise()
+        self._reset()
+        gc.freeze()
+        for thread in self._threads:
+            thread.start()
+
+    def _make(self, config: RobotConfig) -> Any:
+        env = build.EnvConfig(randomisation=config.randomisation, phrasings=config.phrasings, cameras=config.cameras)
+        size = (config.image_height, config.image_width)
+        return build.make_robot(config.robot, config.task, env, size, self._speed)
+
+    def accept(self, config: RobotConfig) -> None:
+        """Refuse what the next reset could not do."""
+        build.tasks(config.task)
+
+    def _advertise(self) -> None:
+        self._joints = self.create_publisher(JointState, "joint_states", qos.OFFER)
+        self._time = self.create_publisher(Clock, "clock", qos.LATEST)
+        self._description = self.create_publisher(String, "robot_description", qos.LATCHED)
+        self._description.publish(String(data=urdf(self.spec)))
+        kind, name = (CompressedImage, "compressed") if self.config.compressed else (Image, "image_raw")
+        self._pictures, self._infos = {}, {}
+        for camera in self.spec.cameras:
+            self._pictures[camera.name] = self.create_publisher(kind, f"camera/{camera.name}/{name}", qos.OFFER)
+            self._infos[camera.name] = self.create_publisher(CameraInfo, f"camera/{camera.name}/camera_info", qos.OFFER)
+        self.subscribe(JointState, "joint_commands", self._on_command, qos.COMMANDS, 16384)
+        if isinstance(self._robot, Simulated):
+            self._status = self.create_publisher(JointState, "sim/status", qos.EVERY)
+            self._instruction = self.create_publisher(String, "instruction", qos.LATCHED)
+            for name, action in (("reset", self._reset_scene), ("pause", self._toggle), ("step", self._single_step)):
+                self.create_service(Trigger, f"sim/{name}", self._serve(action))
+
+    def _on_command(self, message: JointState, receipt: Receipt) -> None:
+        if not self._speed:
+            self._answers.put((message, receipt))
+            return
+        self._robot.command(self._taken(message, receipt))
+        self._hold_ns = 0
+
+    def _taken(self, message: JointState, receipt: Receipt) -> Array:
+        """What to send to the robot for a command; ValueError where it is refused."""
+        targets = messages.joints_of(message, self.spec.names)
+        if receipt.publisher != self._guard.publisher and self._guard.holding:
+            self._release_the_gone()
+        return self._guard.take(targets, receipt.publisher, receipt.received_ns)
+
+    def _release_the_gone(self) -> None:
+        """Follow another publisher once the one that was followed is no longer there; asked for ten times a second."""
+        now = time.monotonic()
+        if now - self._looked > 0.1:
+            self._looked = now
+            listed = {bytes(p.endpoint_gid) for p in self._publishers_of_commands()}
+            if self._guard.publisher not in listed:
+                self._guard.release()
+
+    def _publishers_of_commands(self) -> list[Any]:
+        return self.get_publishers_info_by_topic(self.resolve_topic_name("joint_commands"))
+
+    def _serve(self, action: Callable[[], str | None]) -> Callable[[Any, Any], Any]:
+        """A service whose action runs in the loop's thread, between two periods."""
+
+        def answer(_: Any, response: Any) -> Any:
+            future: Future = Future()
+            self._requests.put((action, future))
+            try:
+                response.message, response.success = future.result(_PATIENCE_S) or "", True
+            except Exception as error:
+                response.success, response.message = False, str(error) or type(error).__name__
+            return response
+
+        return answer
+
+    def _serve_requests(self) -> None:
+        while not self._requests.empty():
+            action, future = self._requests.get()
+            try:
+                future.set_result(action())
+            except Exception as error:
+                future.set_exception(error)
+
+    def _reset_scene(self) -> None:
+        if self._made_for(self.config) != self._made:
+            self._robot.close()
+            self._robot = self._make(self.config)
+        self._reset()
+
+    def _made_for(self, config: RobotConfig) -> tuple[str, ...]:
+        return (config.task, config.randomisation, config.phrasings)
+
+    def _reset(self) -> None:
+        """A new scene: first what to do in it, then what it looks like."""
+        self._made = self._made_for(self.config)
+        if not isinstance(self._robot, Simulated):
+            return
+        variant = None if self.config.variant < 0 else self.config.variant
+        self._robot.reset(self.config.seed, {"variant": variant})
+        self._guard.reset(time.monotonic_ns() if self._speed else 0)
+        self._episode, self._hold_ns, self._seed = self._episode + 1, 0, self.config.seed
+        if self.config.publish_instruction:
+            self._instruction.publish(String(data=self._robot.instruction))
+
+    def _toggle(self) -> str:
+        self._paused = not self._paused
+        if self._speed:
+            self._robot.pause(self._paused)
+        self._publish()
+        return "paused" if self._paused else "running"
+
+    def _single_step(self) -> None:
+        if not self._paused:
+            raise ValueError("sim/step needs sim/pause first")
+        if self._speed:
+            self._robot.step()
+        else:
+            self._robot.command(self._robot.env.world.targets)
+        self._publish()
+
+    def _run(self) -> None:
+        """The robot loop, until the node closes."""
+        try:
+            (self._run_lockstep if not self._speed else self._run_paced)()
+        finally:
+            self._robot.close()
+
+    def _run_paced(self) -> None:
+        for _ in self._loop.ticks():
+            self._serve_requests()
+            if self._stopping.is_set():
+                return
+            if not self._paused:
+                self._publish()
+
+    def _run_lockstep(self) -> None:
+        """Publish a step, wait for its command, do it; a step that nobody answers is told again."""
+        while not self._stopping.is_set():
+            stamp = self._publish()
+            asked = time.monotonic()
+            while not self._stopping.is_set() and time.monotonic() - asked < _REPEAT_S:
+                self._serve_requests()
+                if self._obey(stamp):
+                    break
+
+    def _obey(self, stamp: int) -> bool:
+        """Wait a moment for the command that answers a stamp, and do it."""
+        try:
+            message, receipt = self._answers.get(timeout=0.05)
+            if messages.stamp_ns(message.header.stamp) != stamp or self._paused:
+                return False
+            self._robot.command(self._taken(message, receipt))
+        except Empty:
+            return False
+        except ValueError as error:
+            self.reject("joint_commands", str(error))
+            return False
+        return True
+
+    def _publish(self) -> int:
+        """Everything of this period, the joints first; returns their stamp [ns]."""
+        sensed: Sensed = self._robot.sense()
+        stamp = sensed.stamp_ns
+        self._joints.publish(messages.joint_state(self.spec.names, sensed.joints, stamp, sensed.velocities))
+        self._guard.sense(sensed, time.monotonic_ns())
+        self._time.publish(Clock(clock=messages.time(stamp)))
+        if isinstance(self._robot, Simulated):
+            self._status.publish(self._status_message(stamp))
+        make = messages.compressed if self.config.compressed else messages.image
+        pictures = self._robot.pictures()
+        for camera in self.spec.cameras:
+            if camera.name in pictures:
+                frame = f"camera_{camera.name}"
+                self._pictures[camera.name].publish(make(pictures[camera.name], stamp, frame))
+                self._infos[camera.name].publish(messages.camera_info(camera, stamp, frame))
+        return stamp
+
+    def _status_message(self, stamp: int) -> JointState:
+        seconds, nanoseconds = divmod(self._hold_ns, messages.SECOND)
+        own = {
+            "seed": float(self._seed), "episode": float(self._episode), "holding": float(self._guard.holding),
+            "hold_sec": float(seconds), "hold_nsec": float(nanoseconds),
+        }  # fmt: skip
+        return messages.vector({**self._robot.status(), **own}, stamp, self._robot.instruction)
+
+    def _watch(self) -> None:
+        """Hold the arm as soon as commands fall silent, and go on braking once a period."""
+        while not self._stopping.is_set():
+            now = time.monotonic_ns()
+            command = None if self._paused else self._guard.hold(now)
+            if command is None:
+                self._stopping.wait(max(self._guard.due_in(now), 0.001))
+                continue
+            self._hold_ns = self._hold_ns or time.time_ns()
+            self._robot.command(command)
+            self._stopping.wait(self._period_s)
+
+    def health(self) -> Health:
+        """Rates, silence, strangers."""
+        guard, topic = self._guard, self.resolve_topic_name("joint_commands")
+        publishers = self._publishers_of_commands()
+        values: dict[str, object] = {
+            "periods": self._loop.periods, "overruns": self._loop.overruns, "late_p99_ms": self._loop.late_ms(99),
+            "holding": guard.holding, "holds": guard.holds, "clamped": guard.clamps, "strangers": guard.strangers,
+            "command_publishers": len(publishers), "episode": self._episode, "paused": self._paused,
+        }  # fmt: skip
+        if len(publishers) > 1:
+            who = ", ".join(sorted(f"{p.node_namespace.rstrip('/')}/{p.node_name}" for p in publishers))
+            self.warn(f"{topic} has {len(publishers)} publishers, only one is followed: {who}", "publishers")
+            return Health(WARNING, f"more than one publisher of {topic}: {who}", values)
+        if not publishers:
+            return Health(WARNING, f"nobody publishes {topic}", values)
+        if guard.holding:
+            return Health(WARNING, "commands are silent: holding", values)
+        return Health(OK, "running", values)
+
+    def close(self) -> None:
+        """Let the loop end and the arm be held."""
+        self._stopping.set()
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join()
+
+
+if __name__ == "__main__":
+    sys.exit(main(RobotNode))

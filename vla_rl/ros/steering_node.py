@@ -1,0 +1,185 @@
+"""steering: candidates in, `steering/chunk` out, chosen in a thread of its own."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import deque
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from sensor_msgs.msg import JointState
+from trajectory_msgs.msg import JointTrajectory
+
+from vla_rl.observe.clock import RobotClock
+from vla_rl.robot import arm_spec
+from vla_rl.ros import messages, node
+from vla_rl.ros.context import features_of
+from vla_rl.ros.node import OK, WARNING, Health, LifecycleNode, Receipt
+from vla_rl.ros.parameters import parameter
+from vla_rl.ros.qos import EVERY, LATEST, OFFER
+from vla_rl.steer.latest import Latest
+from vla_rl.steer.selectors import SELECTORS
+from vla_rl.steer.steering import Critic, Decision, Steering, SteeringConfig
+from vla_rl.types import Candidates
+
+LARGEST_SET = 16 * 2**20  # bytes
+
+
+@dataclass(frozen=True)
+class SteeringParameters:
+    """Parameters of the steering node."""
+
+    selector: str = parameter("first", "which candidate is executed", choices=tuple(SELECTORS))
+    deadline_s: float = parameter(
+        0.05, "the critic's time for a set, after which the first candidate is taken [s]", 0.001, 10.0
+    )
+    executed_steps: int = parameter(0, "actions of a chunk that are compared; 0: all", 0, 1024)
+    max_age_s: float = parameter(0.5, "a set whose observation is older than this is stale [s]", 0.01, 60.0)
+    max_future_s: float = parameter(0.05, "a set stamped further ahead of the robot's clock is refused [s]", 0.0, 10.0)
+    seed: int = parameter(0, "of selectors that draw", 0, 2**31)
+    arm: str = parameter("so101", "the robot's description in hardware/arms", fixed=True)
+    simulated_time: bool = parameter(
+        False, "the robot's clock does not run with this host's: only stamps judge age", fixed=True
+    )
+
+    def steering(self) -> SteeringConfig:
+        """What the plain class needs of it."""
+        return SteeringConfig(
+            self.selector, self.deadline_s, executed_steps=self.executed_steps, max_age_s=self.max_age_s,
+            max_future_s=self.max_future_s, seed=self.seed,
+        )  # fmt: skip
+
+
+class SteeringNode(LifecycleNode):
+    """The steering's lifecycle node.
+
+    Args:
+        inside: candidates come through `take`, from a policy in this process, and not by topic.
+        critic: says what candidates are worth; None for selectors that need none.
+        options: of rclpy's Node.
+    """
+
+    kind = SteeringParameters
+    config: SteeringParameters
+
+    def __init__(self, inside: bool = False, critic: Critic | None = None, **options: Any) -> None:
+        self._inside, self._critic = inside, critic
+        self._steering: Steering | None = None
+        self._latest: Latest[Candidates] | None = None
+        self._sensors: list[Any] = []
+        self._features: tuple[int, Any] = (0, None)
+        self._milliseconds: deque[float] = deque(maxlen=256)
+        super().__init__("steering", **options)
+
+    def accept(self, config: SteeringParameters) -> None:
+        """Only while nothing is being chosen."""
+        if self._latest is not None:
+            raise ValueError("steering's parameters change while it is inactive")
+        config.steering()
+
+    def configure(self) -> None:
+        """Check the arm and the selector."""
+        self._spec = arm_spec(self.config.arm)
+        self._chunks = self.create_publisher(JointTrajectory, "steering/chunk", OFFER)
+        self._values = self.create_publisher(JointState, "steering/values", OFFER)
+
+    def activate(self) -> None:
+        """Listen, and choose."""
+        config = self.config
+        self._robot_clock, self._stepped = RobotClock(config.max_future_s, config.simulated_time), False
+        self._steering = Steering(config.steering(), self._spec.names, self._critic)
+        self._latest = Latest("steering", self._decide, self._failed)
+        self._sensors = [self.subscribe(JointState, "joint_states", self._joints, LATEST)]
+        if not self._inside:
+            self._sensors += [
+                self.subscribe(JointState, "policy/context", self._take_context, EVERY),
+                self.subscribe(JointTrajectory, "policy/candidates", self._candidates, EVERY, LARGEST_SET),
+            ]
+
+    def deactivate(self) -> None:
+        """Choose no more."""
+        for subscription in self._sensors:
+            self.destroy_subscription(subscription)
+        self._sensors, latest, self._latest = [], self._latest, None
+        if latest is not None:
+            latest.close()
+        if self._steering is not None:
+            self._steering.close()
+
+    def cleanup(self) -> None:
+        """Forget what was configured."""
+        self.destroy_publisher(self._chunks)
+        self.destroy_publisher(self._values)
+        self._steering = None
+
+    # -- what comes in --------------------------------------------------------------------------------------------
+
+    def take(self, candidates: Candidates) -> None:
+        """Candidates from a policy in this process; returns at once, from any thread."""
+        latest = self._latest
+        if latest is not None:
+            latest.put(candidates)
+
+    def _joints(self, message: JointState, receipt: Receipt) -> None:
+        stamp_ns = messages.stamp_ns(message.header.stamp)
+        if stamp_ns > 0 and self._robot_clock.update(stamp_ns, receipt.received_ns):
+            self._stepped = True
+
+    def _take_context(self, message: JointState, receipt: Receipt) -> None:
+        self._features = features_of(message)
+
+    def _candidates(self, message: JointTrajectory, receipt: Receipt) -> None:
+        candidates = messages.candidates_of(message, self._spec.action_spec)
+        stamp_ns, features = self._features
+        self.take(replace(candidates, context=features) if stamp_ns == candidates.stamp_ns else candidates)
+
+    # -- what goes out --------------------------------------------------------------------------------------------
+
+    def _decide(self, candidates: Candidates) -> None:
+        """In the steering thread."""
+        start, steering = time.monotonic_ns(), self._steering
+        if self._stepped:
+            self._stepped = False
+            steering.restart()
+        decision = steering.decide(candidates, self._robot_clock.now_ns(start) if self._robot_clock.started else None)
+        if decision is None or self._latest is None:
+            return
+        self._chunks.publish(messages.chunk(decision.chunk, str(decision.index)))
+        self._milliseconds.append((time.monotonic_ns() - start) / 1e6)
+        if decision.values is not None:
+            self._values.publish(_values(decision))
+
+    def _failed(self, error: Exception) -> None:
+        self.reject("policy/candidates", f"{type(error).__name__}: {error}")
+
+    def health(self) -> Health:
+        """Sets, decisions and what was refused."""
+        steering, latest = self._steering, self._latest
+        if steering is None or latest is None:
+            return Health(OK, "inactive" if steering else "unconfigured", {})
+        values: dict[str, object] = dict(steering.counts) | {"replaced": latest.replaced}
+        if self._milliseconds:
+            p50, p99 = np.percentile(list(self._milliseconds), [50, 99])
+            values |= {"p50_ms": float(p50), "p99_ms": float(p99)}
+        problems = steering.problems()
+        if not self._inside:
+            problems += [f"nobody publishes {topic}" for topic in self.unheard("policy/candidates")]
+        return Health(WARNING if problems else OK, "; ".join(problems) or "choosing", values)
+
+
+def _values(decision: Decision) -> JointState:
+    """What the critic said: mean and spread of each candidate it scored."""
+    mean, spread = decision.values.mean(0), decision.values.std(0)
+    names = [f"candidate_{i}" for i in range(len(mean))]
+    return messages.joint_state(names, mean, decision.chunk.stamp_ns, spread, f"{decision.index} {decision.reason}")
+
+
+def main() -> int:
+    """Run the node in a process of its own."""
+    return node.main(SteeringNode)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
