@@ -17,7 +17,7 @@ install: $(STAMP)
 # remove; so a changed lock gets a fresh environment.
 $(STAMP): requirements.lock setup.py pyproject.toml
 	@command -v $(PYTHON312) >/dev/null || { echo "make: python3.12 not found: install it (Debian 13, Ubuntu 24.04: apt install python3.12-venv; or pyenv install 3.12)"; exit 1; }
-	@bash tools/install_egl.sh
+	@bash tools/install_system.sh
 	$(PYTHON312) -m venv --clear $(if $(filter apt,$(ROS)),--system-site-packages) $(VENV)
 	$(PY) -m pip install -q --disable-pip-version-check uv==0.13.8
 	$(if $(filter apt,$(ROS)),grep -vE '^ros-' requirements.in | $(VENV)/bin/uv pip install -q -p $(PY) --overrides overrides.txt -c <(grep -oE '^[a-z0-9-]+==[^ ]+' requirements.lock) -r -,\

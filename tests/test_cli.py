@@ -60,7 +60,7 @@ def test_the_module_is_the_command():
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_explains_itself_and_has_the_common_flags(command, capsys):
-    arguments = {"train": ["bc"], "dataset": ["info"]}.get(command, [])
+    arguments = {"train": ["bc"], "dataset": ["info"], "up": ["sim"]}.get(command, [])
     with pytest.raises(SystemExit) as error:
         main([command, *arguments, "--help"])
     shown = capsys.readouterr().out

@@ -6,12 +6,14 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from importlib.metadata import entry_points
+from inspect import signature
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
-from vla_rl.ros.options import sim_graph
+from vla_rl.ros.bringup.options import sim_graph
 
 ROOT = Path(__file__).parents[1]
 EXECUTABLES = {p.executable for apart in ("true", "false") for p in sim_graph({"apart": apart}).processes}
@@ -100,6 +102,15 @@ def test_a_wheel_carries_the_same_and_puts_every_executable_on_the_path(tmp_path
     assert files >= {f"vla_rl/{name}" for name in wanted}
     assert all(f"{name} = vla_rl." in scripts for name in EXECUTABLES)
     assert any(f.endswith("share/vla_rl/launch/sim.launch.py") for f in files)
+
+
+@pytest.mark.parametrize("name", sorted(EXECUTABLES - {"vla-rl"}))
+def test_every_executable_is_a_main_of_its_own_node(name):
+    (entry,) = (e for e in entry_points(group="console_scripts") if e.name == name)
+    assert entry.value == f"vla_rl.ros.{name}:main"
+    main = entry.load()
+    assert main.__module__ == entry.module, "another module's main does not know this node"
+    assert not signature(main).parameters
 
 
 def test_the_command_is_where_the_virtual_environment_has_its_commands():

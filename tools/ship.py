@@ -24,7 +24,7 @@ told in words. Two 96x96 cameras and the joint positions in; chunks of {horizon}
 
 ## Figures
 
-`vla-rl eval --task all --randomisation {level} --episodes {episodes}`, scenes from seed {seed} (never trained on),
+`vla-rl eval --task all --randomisation {level} --episodes {episodes}{pairs}`, scenes from seed {seed} (never trained on),
 95% Wilson intervals:
 
 | task | success | named object first | episodes |
@@ -88,7 +88,8 @@ def card(name: str, training: dict, policy: dict, result: dict) -> str:
         data=f"{data['episodes']} episodes, {data['frames']} frames, {data['instructions']} instructions",
         level=result["randomisation"],
         seed=min(result["seeds"]),
-        episodes=result["episodes"] // len(tasks),
+        episodes=len(result["seeds"]),
+        pairs=" --pairs" if result["pairs"] else "",
         config=json.dumps({k: v for k, v in config.items() if k not in NOT_SHOWN}, indent=1),
     )
 

@@ -185,6 +185,17 @@ def test_the_clean_target_is_chosen_where_every_frame_has_one(tmp_path, valid, c
     assert learner.facts()["action"] == column
 
 
+def test_what_the_policy_does_not_read_is_said_and_left_out(tmp_path):
+    extra = {"observation.environment_state": np.zeros((EPISODES * LENGTH, 2), np.float32)}
+    learner = BehaviourCloning(config(tmp_path, exclude=("push:red",)), [cache(columns={**cache().columns, **extra})])
+    assert "observation.environment_state" not in learner.policy.config.input_features
+    said = ["--exclude push:red leaves out 3 of 6 episodes", "the policy does not read 'observation.environment_state'"]
+    assert learner.remarks() == said
+    numbers = {k: v for k, v in cache().columns.items() if k != "observation.state"}
+    with pytest.raises(ValueError, match=r"reads cameras and .*; the data has: observation.environment_state"):
+        BehaviourCloning(config(tmp_path), [cache(images={}, columns={**numbers, **extra})])
+
+
 def test_only_the_first_episodes_are_used_where_asked(tmp_path):
     learner = BehaviourCloning(config(tmp_path, episodes=2), [cache(), cache()])
     assert learner.facts()["frames"] == 4 * LENGTH

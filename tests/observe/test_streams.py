@@ -292,21 +292,32 @@ def test_history_is_spaced_by_the_policys_period_whenever_it_is_asked_for():
     assert stamps == [source.stamp - 4 * PERIOD, source.stamp - 2 * PERIOD, source.stamp]
 
 
-def test_frozen_and_black_cameras_are_called_degraded_but_still_seen():
+def test_a_picture_that_stays_the_same_though_the_arm_moves_is_called_frozen_but_still_seen():
     source = Source()
     source.step(2)
     still = picture(3)
-    for i in range(12):
+    for i in range(40):
         source.stamp += PERIOD
-        source.joints()
+        source.joints(HOME + 0.01 * max(0, i - 20))
         source.image(image=still)
-        assert source.streams.degraded() == ({"front": "frozen"} if i >= 10 else {})
+        assert source.streams.degraded() == ({"front": "frozen"} if i > 25 else {}), "an arm at rest looks the same"
+    assert source.observation() is not None
+    source.step()
+    assert source.streams.degraded() == {}
+
+
+def test_a_black_picture_is_called_black_but_still_seen():
+    source = Source()
+    source.step()
     source.stamp += PERIOD
     source.joints()
     source.image(image=np.zeros((24, 32, 3), np.uint8))
     assert source.observation() is not None
     assert source.streams.degraded() == {"front": "black"}
     assert source.streams.report(source.now)["front"]["black"] == 1
+    source.step()
+    assert source.observation() is not None
+    assert source.streams.degraded() == {}
 
 
 @pytest.mark.parametrize("extension", [".jpg", ".png"])

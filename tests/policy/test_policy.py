@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from lerobot.configs import FeatureType, PolicyFeature
 from policy_samples import small_batch, small_config, small_policy
 from torch import Tensor
 
@@ -198,6 +199,7 @@ def test_what_does_not_fit_is_told_in_one_line(policy: VLAPolicy, batch: dict) -
     [
         ({"backbone": "resnet"}, "unknown backbone 'resnet'; there are: tiny, hf:"),
         ({"head": "XL"}, "unknown head 'XL'; there are: tiny, S, B, L"),
+        ({"vision_channels": [16]}, r"vision_channels are two widths, at strides 4 and 8, got \[16\]"),
         ({"scheduler": "euler"}, "unknown scheduler 'euler'; there are: ddim, ddpm, dpm-solver"),
         ({"prediction": "x"}, "unknown prediction 'x'"),
         ({"n_action_steps": 9}, "n_action_steps 9 must lie in 1..horizon"),
@@ -206,3 +208,10 @@ def test_what_does_not_fit_is_told_in_one_line(policy: VLAPolicy, batch: dict) -
 def test_an_unknown_choice_names_those_that_exist(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         small_config(**changes)
+
+
+def test_an_input_that_the_policy_does_not_read_is_refused_by_name() -> None:
+    config = small_config()
+    config.input_features["observation.environment_state"] = PolicyFeature(FeatureType.ENV, (4,))
+    with pytest.raises(ValueError, match=r"reads cameras and 'observation.state', not 'observation.environment_state'"):
+        VLAPolicy(config)

@@ -142,6 +142,28 @@ def test_a_reset_to_an_earlier_time_is_answered_at_once():
     assert bench.worker.step()
 
 
+def test_simulated_time_that_stands_still_is_answered_though_it_is_not_due(monkeypatch):
+    """Lock-step after a reset: the robot waits for a command, and the command for this answer."""
+    bench = Bench(rate=1.0)
+    bench.move()
+    bench.worker.step()
+    bench.move()
+    assert not bench.worker.step()
+    monkeypatch.setattr("vla_rl.policy.worker.STANDSTILL_S", 0.0)
+    assert bench.worker.step()
+
+
+def test_an_inference_that_takes_very_long_is_named(bench, monkeypatch):
+    monkeypatch.setattr("vla_rl.policy.worker.LONG_S", 0.0)
+    bench.engine.free.clear()
+    bench.worker.start()
+    bench.move()
+    assert bench.engine.entered.acquire(timeout=10)
+    assert "inference under way" in bench.worker.problems()[0]
+    bench.engine.free.set()
+    bench.wait_for(lambda: bench.worker.problems() == [])
+
+
 def test_a_rate_of_nothing_is_refused():
     with pytest.raises(ValueError, match="rate must be positive"):
         Bench(rate=0.0)

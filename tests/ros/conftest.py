@@ -37,3 +37,13 @@ def peer():
     client = Peer("peer")
     yield client
     client.close()
+
+
+@pytest.fixture(autouse=True)
+def forget_what_was_heard():
+    """Subscriptions end with their test: a listener that keeps all of them falls behind."""
+    before = {id(client): set(client.node.subscriptions) for client in Peer.made}
+    yield
+    for client in Peer.made:
+        for subscription in set(client.node.subscriptions) - before.get(id(client), set()):
+            client.node.destroy_subscription(subscription)

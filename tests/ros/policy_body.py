@@ -77,10 +77,8 @@ def stamp(message):
 
 
 def flood(publisher, make, count):
-    """Publish at least `count` messages of a generator's, again and again."""
-    sent = 0
-    while sent < count:
-        for message in make():
-            publisher.publish(message)
-            sent += 1
-            time.sleep(0.002)
+    """Publish `count` messages, those of a generator again and again."""
+    messages = list(make())
+    for i in range(count):
+        publisher.publish(messages[i % len(messages)])
+        time.sleep(0.002)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from typing import ClassVar
 
 from lifecycle_msgs.msg import Transition
@@ -80,6 +81,16 @@ class Process:
 class Peer(Client):
     """A client that remembers what it heard."""
 
+    made: ClassVar = []
+
+    def __init__(self, name):
+        super().__init__(name)
+        Peer.made.append(self)
+
+    def close(self):
+        Peer.made.remove(self)
+        super().close()
+
     def hear(self, kind, topic, qos=EVERYTHING):
         """A list that fills with the messages of a topic."""
         heard = []
@@ -92,11 +103,11 @@ class Peer(Client):
         A loaded machine may lose an answer, where DDS had not yet discovered the asker in full: then its state tells.
         """
         transition, goal = STEPS[step]
-        for _ in range(5):
-            try:
-                request = ChangeState.Request(transition=Transition(id=transition))
+        request = ChangeState.Request(transition=Transition(id=transition))
+        for _ in range(8):
+            with suppress(TimeoutError):
                 return self.call(ChangeState, f"{node}/change_state", request, PATIENCE_S / 4).success
-            except TimeoutError:
+            with suppress(TimeoutError):
                 state = self.call(GetState, f"{node}/get_state", GetState.Request(), PATIENCE_S / 4)
                 if state.current_state.label == goal:
                     return True

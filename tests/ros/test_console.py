@@ -4,7 +4,7 @@ import contextlib
 import os
 import re
 
-from vla_rl.ros.console import Console
+from vla_rl.ros.bringup.console import Console
 
 
 def shown(tmp_path, *lines):

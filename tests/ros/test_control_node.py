@@ -7,6 +7,8 @@ import time
 
 import numpy as np
 import pytest
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.serialization import serialize_message
 from sensor_msgs.msg import JointState
 from std_msgs.msg import String
 from std_srvs.srv import SetBool
@@ -95,6 +97,12 @@ def world(control, peer):
 
 def acting(world, source):
     return lambda: world.steps and world.last["source"] == source
+
+
+def later(heard):
+    """Whether a few more have been heard since now."""
+    since = len(heard)
+    return lambda: len(heard) > since + 3
 
 
 def test_its_process_has_no_torch_and_no_simulation():
@@ -240,3 +248,25 @@ def test_in_lockstep_each_period_of_the_robot_gets_one_answer_and_the_same_when_
     assert np.array_equal(*(messages.joints_of(m, SPEC.names) for m in world.commands[-2:]))
     assert {messages.vector_of(m)["index"] for m in world.steps} == {0, 1, 2, 3}
     process.stop()
+
+
+def test_a_message_larger_than_promised_is_dropped_before_it_is_read_and_counted(world, peer, control):
+    world.live(acting(world, Source.POLICY))
+    told = peer.hear(DiagnosticArray, "/diagnostics", qos.EVERY)
+    huge = serialize_message(JointState(name=["a" * 10_000_000], position=[0.0]))
+    publishers = [peer.publisher(JointState, t, qos.OFFER) for t in ("joint_states", "human/command")]
+    before = control.memory_mb()
+    for publisher in publishers * 5:
+        publisher.publish(huge)
+        peer.until(later(world.steps))
+
+    def counted():
+        values = {v.key: v.value for m in told for s in m.status if s.name == "/control" for v in s.values}
+        return {"rejected/joint_states", "rejected/human/command"} <= set(values)
+
+    peer.until(counted)
+    assert control.memory_mb() - before < 120  # what DDS keeps for its largest sample, and no more
+    assert any("bytes where at most" in line for line in control.log.splitlines())
+    world.live(acting(world, Source.POLICY))
+    for publisher in publishers:
+        peer.node.destroy_publisher(publisher)

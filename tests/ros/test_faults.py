@@ -47,7 +47,7 @@ def test_malformed_messages_on_every_topic_end_no_process_and_move_no_arm(inject
     for topic, kind in topics.items():
         fuzzer.flood(topic, kind, 60)
     assert stage.supervisor.progress.restarts == before
-    assert fuzz.violations(stage.watch.heard.commands, stage.watch.spec) == 0
+    assert fuzz.violations(stage.watch.heard.ticks, stage.watch.spec) == 0
 
 
 def test_figures_take_the_worst_of_every_fault():
@@ -56,7 +56,7 @@ def test_figures_take_the_worst_of_every_fault():
         Verdict(Fault("control", "kill", 0, 1), True, 70.0, 60.0, grip_kept=False),
         Verdict(Fault("steering", "cut", 0, 1), False),
     ]
-    found = figures([{**v.to_dict(), "ok": v.ok(77.0, 500.0)} for v in verdicts], 2)
+    found = figures([{**v.to_dict(), "ok": v.ok(77.0, 500.0)} for v in verdicts], 2, [1.0, 2.0])
     assert (found["stalls"], found["stalls_kept"], found["stalls_not_held"]) == (3, 1, 1)
     assert (found["stall_to_hold_max_ms"], found["kill_to_hold_max_ms"], found["grip_lost"]) == (70.0, 60.0, 1)
     assert found["false_holds"] == 2

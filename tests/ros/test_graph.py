@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from vla_rl.ros import names
-from vla_rl.ros.options import SIM_OPTIONS, sim_graph
+from vla_rl.ros.bringup import names
+from vla_rl.ros.bringup.options import SIM_OPTIONS, sim_graph
 
 ROOT = Path(__file__).parents[2]
 NODES = ("robot", "control", "steering", "policy")
@@ -28,7 +28,8 @@ def write(folder, text):
 
 def test_describing_a_graph_loads_neither_ros_nor_anything_heavy():
     heavy = ["rclpy", "torch", "mujoco", "gymnasium", "lerobot", "launch"]
-    code = f"import sys, vla_rl.ros.options as o; o.sim_graph(); print([m for m in {heavy} if m in sys.modules])"
+    loads = "import sys; from vla_rl.ros.bringup import options; options.sim_graph()"
+    code = f"{loads}; print([m for m in {heavy} if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 
 

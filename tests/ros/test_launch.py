@@ -18,9 +18,9 @@ from launch.actions import DeclareLaunchArgument
 from launch.launch_description_sources import get_launch_description_from_python_launch_file
 from launch_ros.actions import Node
 
-from vla_rl.ros import ros_launch
-from vla_rl.ros.graph import Graph
-from vla_rl.ros.options import SIM_OPTIONS, sim_graph
+from vla_rl.ros.bringup import ros_launch
+from vla_rl.ros.bringup.graph import Graph
+from vla_rl.ros.bringup.options import SIM_OPTIONS, sim_graph
 
 ROOT = Path(__file__).parents[2]
 SIM = ROOT / "launch" / "sim.launch.py"

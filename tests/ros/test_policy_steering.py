@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 
 import numpy as np
@@ -52,6 +53,20 @@ def alive(policy, peer, body):
     chunks = peer.hear(JointTrajectory, "steering/chunk")
     peer.until(lambda: len(chunks) >= 2)
     return policy
+
+
+@pytest.mark.parametrize("library", ["numpy", "libtorch"])
+def test_it_goes_when_asked_to_go_while_it_is_still_starting(library, start, peer):
+    process = start("policy_steering", __ns="/early")
+
+    def has_begun_to_load():
+        with open(f"/proc/{process.pid}/maps") as file:
+            return library in file.read()
+
+    peer.until(has_begun_to_load)
+    process.send(signal.SIGINT)
+    assert process.end() == 0
+    assert "Traceback" not in process.log
 
 
 UNFIT = {
@@ -176,7 +191,7 @@ def test_malformed_messages_neither_crash_nor_grow_nor_blind_it(topic, alive, pe
     publisher = peer.publisher(kind, topic, qos.OFFER)
     flood(publisher, make, 60)
     before = alive.memory_mb()
-    flood(publisher, make, 400)
+    flood(publisher, make, 300)
     assert alive.alive
     assert alive.memory_mb() - before < 50
     peer.node.destroy_publisher(publisher)

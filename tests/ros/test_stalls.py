@@ -77,7 +77,8 @@ def test_a_moving_gripper_may_brake_and_no_more():
     trace[first - 2] = before
     assert verdict(trace).grip_kept
     speed = 0.03 * SPEC.rate
-    for room, right in ((0.03 + speed**2 / 120.0, True), (0.05, False)):
+    brake = 0.03 + speed**2 / (2 * SPEC.joints[-1].acceleration)
+    for room, right in ((brake, True), (1.01 * brake, False)):
         moved = [replace(t, executed=t.executed + room * np.eye(6)[5]) if t.source is Source.HOLD else t for t in trace]
         assert verdict(moved).grip_kept is right
 
@@ -101,6 +102,20 @@ def test_silence_of_control_is_judged_by_the_robots_own_watchdog(trip_ms, right)
     assert not verdict(before + after, CONTROL, guards[:1]).held
 
 
+@pytest.mark.parametrize(("grip", "right"), [(0.3, True), (0.31, True), (0.5, False)])
+def test_after_a_silence_of_control_the_grip_goes_on_from_its_last_command(grip, right):
+    before = [t for t in ticks(hold_at=10**18) if t.received_ns <= BEGUN]
+    after = [replace(t, executed=np.array([0.5] * 5 + [grip])) for t in ticks(0, ENDED) if t.received_ns > ENDED]
+    guards = [Guard(BEGUN + 100 * MS, before[-1].received_ns + 60 * MS)]
+    assert verdict(before + after, CONTROL, guards).grip_kept is right
+
+
 def test_without_a_word_of_control_before_the_fault_nothing_is_judged():
     with pytest.raises(ValueError, match="nothing was heard of control"):
         verdict([t for t in ticks(CHUNK + SPAN) if t.received_ns > BEGUN])
+
+
+def test_periods_in_which_control_sends_nothing_are_the_robots_own_hold():
+    trace = ticks(CHUNK + SPAN + 40 * MS)
+    silent = [replace(t, executed=np.full(6, np.nan)) if t.source is Source.HOLD else t for t in trace]
+    assert kept(verdict(silent))

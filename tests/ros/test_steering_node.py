@@ -77,7 +77,7 @@ def test_malformed_candidates_neither_crash_nor_grow_nor_get_through(steering, p
     ask(peer, publisher, chunks, candidates())
     flood(publisher, malformed_candidates, 60)
     before, heard = steering.memory_mb(), len(chunks)
-    flood(publisher, malformed_candidates, 400)
+    flood(publisher, malformed_candidates, 300)
     assert steering.alive
     assert steering.memory_mb() - before < 50
     peer.until(lambda: int(ear.values.get("nothing_finite", 0)) > 0)

@@ -9,14 +9,12 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vla_rl.robot import arm_spec
 from vla_rl.types import Source
 
 MINUTES = 10.0
 HOGS = 2
-_WINDOW = 300  # periods; over longer ones the system's clock may drift against the monotonic one
 
 
 def run(quick: bool = False) -> dict[str, Any]:
@@ -26,8 +24,9 @@ def run(quick: bool = False) -> dict[str, Any]:
         `metrics`: commands, periods skipped (gaps of half as much again as a period), lateness of sending against an
         even schedule p50, p99 and worst [ms], false holds, and control's own overruns.
     """
+    from vla_rl.ros.bringup.options import sim_graph
+    from vla_rl.ros.measure.pace import lateness_ms
     from vla_rl.ros.measure.stage import Stage
-    from vla_rl.ros.options import sim_graph
 
     spec = arm_spec("so101")
     seconds = 60.0 * MINUTES / (20 if quick else 1)
@@ -57,14 +56,6 @@ def run(quick: bool = False) -> dict[str, Any]:
         }
     finally:
         stage.close()
-
-
-def lateness_ms(times_ns: NDArray[np.int64], period_ns: float) -> NDArray[np.float64]:
-    """How much later than an even schedule each of N times is, (N,) [ms]; the earliest of a window is on time."""
-    order = np.rint((times_ns - times_ns[0]) / period_ns)
-    late = (times_ns - times_ns[0]) - order * period_ns
-    windows = [late[i : i + _WINDOW] for i in range(0, len(late), _WINDOW)]
-    return np.concatenate([w - w.min() for w in windows]) / 1e6
 
 
 @contextmanager

@@ -28,9 +28,9 @@ def run(quick: bool = False) -> dict[str, Any]:
 def _beside_policy(seconds: float) -> dict[str, float]:
     """Raw pictures while a graph with its policy runs in a namespace of its own."""
     from vla_rl.robot import arm_spec
+    from vla_rl.ros.bringup.options import sim_graph
     from vla_rl.ros.measure.image_load import Load, measure
     from vla_rl.ros.measure.stage import Stage
-    from vla_rl.ros.options import sim_graph
 
     stage = Stage(sim_graph({"namespace": "beside"}), arm_spec("so101"))
     try:

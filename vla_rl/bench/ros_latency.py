@@ -49,8 +49,8 @@ def run(quick: bool = False) -> dict[str, Any]:
     """
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     from vla_rl.robot import arm_spec
+    from vla_rl.ros.bringup.options import sim_graph
     from vla_rl.ros.measure.stage import Stage
-    from vla_rl.ros.options import sim_graph
 
     stage = Stage(sim_graph(), arm_spec("so101"))
     try:

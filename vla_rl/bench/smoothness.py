@@ -31,9 +31,10 @@ def run(quick: bool = False) -> dict[str, Any]:
     """Success rate, jerk and tracking error for each joining mode and delay, on the same scenes of all six tasks.
 
     Returns:
-        `metrics`: for `<joining>_<delay>ms` each `success_...`, `jerk_rms_...` [rad/s^3] and `tracking_rms_...` [rad] of
-        the measured arm joints, and `hold_fraction_...` of periods without an action to play; and by how many points
-        the best success at 200 ms falls short of the best without delay.
+        `metrics`: for every `<joining>_<delay>ms` `success_...`; `jerk_rms_...` [rad/s^3] and `tracking_rms_...` [rad]
+        of the measured arm joints; `hold_fraction_...` of periods without an action to play, `clamped_fraction_...` of
+        those in which a limit cut a target. And by how many points the best success at 200 ms falls short of the best
+        without delay.
     """
     scenes = [(task, SEED + i) for task in build.task_names() for i in range(1 if quick else 10)]
     policy, results = _load(), dict[str, Result]()
@@ -66,6 +67,7 @@ class _Episode:
     joints: list[Array] = field(default_factory=list)
     errors: list[Array] = field(default_factory=list)
     holds: int = 0
+    clamped: int = 0
     success: bool = False
     done: bool = False
 
@@ -77,7 +79,8 @@ class _Episode:
             self.controller.chunk(self.answer[1], 0, now)
             self.answer = None
         tick = self.controller.tick(now)
-        self.holds += tick.command is None or bool(tick.hold)
+        self.holds += bool(tick.hold)
+        self.clamped += bool(tick.clamped)
         command = self.env.world.targets if tick.command is None else tick.command
         self.env.world.advance(command)
         _, terminated, truncated, info = self.env.judge()
@@ -93,6 +96,7 @@ class _Episode:
             "jerk_rms": float(np.sqrt(np.mean(jerk**2))),
             "tracking_rms": float(np.sqrt(np.mean(np.square(self.errors[SETTLED:])))),
             "hold_fraction": self.holds / len(self.joints),
+            "clamped_fraction": self.clamped / len(self.joints),
         }
 
 

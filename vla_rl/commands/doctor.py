@@ -146,7 +146,7 @@ def ros_copies(path: list[str]) -> list[str]:
 
 def check_ros_domain() -> Finding:
     """ROS_DOMAIN_ID is a number that DDS has ports for."""
-    from vla_rl.ros.names import check_domain
+    from vla_rl.ros.bringup.names import check_domain
 
     text = os.environ.get("ROS_DOMAIN_ID")
     try:

@@ -60,6 +60,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="play through the ROS 2 graph, in real time; --compare stays in one process",
     )
+    parser.add_argument(
+        "--joining", default="", help="with --graph: how chunks follow one another (default: as vla-rl up)"
+    )
     parser.add_argument("--workers", type=int, default=2, help="processes (default 2); 0 plays in this one")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="where learned policies run")
     parser.add_argument("--films", type=int, default=6, help="episodes a task to film, with --out (default 6)")
@@ -95,13 +98,15 @@ def _evaluate_graph(args: argparse.Namespace, name: str, out: Path | None) -> di
     """Every episode through the graph; `graph` in the result says whether the machine kept up with real time."""
     from vla_rl.ros import evaluate as graph
 
-    if args.steps_per_chunk:
-        raise ValueError("--steps-per-chunk means nothing with --graph: the policy plans anew as often as it can")
+    if args.steps_per_chunk or args.ensemble != "none":
+        raise ValueError(
+            "with --graph the policy plans as often as it can: give --joining, not --ensemble or --steps-per-chunk"
+        )
     env = build.fit_env(where.env_config(args), build.check_policy(name))
     asked = {
         "candidates": str(args.candidates),
         "selector": args.selector,
-        "joining": "latest" if args.ensemble == "none" else args.ensemble,
+        "joining": args.joining,
         "device": args.device,
     }
     players: list[graph.GraphPlayer] = []
@@ -110,7 +115,7 @@ def _evaluate_graph(args: argparse.Namespace, name: str, out: Path | None) -> di
         players.append(graph.make_player(env, build.check_policy(name), asked, str(out / "logs") if out else ""))
         return players[-1]
 
-    result = _play(args, name, env, make_player, 0, out, {"through": "graph", "joining": asked["joining"]})
+    result = _play(args, name, env, make_player, 0, out, {"through": "graph", "joining": args.joining or "default"})
     return {**result, "graph": players[-1].pace.to_dict()} if players else result
 
 

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING
 from vla_rl.commands import Result
 
 if TYPE_CHECKING:
-    from vla_rl.ros.graph import Graph
-    from vla_rl.ros.supervisor import Progress
+    from vla_rl.ros.bringup.graph import Graph
+    from vla_rl.ros.bringup.supervisor import Progress
 
 BEGAN = time.monotonic()
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -30,7 +30,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """`sim`, with a flag for every option of its graph."""
-    from vla_rl.ros.options import SIM_OPTIONS
+    from vla_rl.ros.bringup.options import SIM_OPTIONS
 
     kinds = parser.add_subparsers(dest="graph", required=True, metavar="sim")
     sim = kinds.add_parser("sim", help="the tabletop in MuJoCo")
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> Result:
         RuntimeError: nodes of these names run already.
     """
     stop = Stop()
-    from vla_rl.ros.options import SIM_OPTIONS, sim_graph
+    from vla_rl.ros.bringup.options import SIM_OPTIONS, sim_graph
 
     _check_ros()
     asked = {option.name: str(getattr(args, option.name)) for option in SIM_OPTIONS}
@@ -92,10 +92,10 @@ def _check_ros() -> None:
 
 def _supervise(graph: Graph, args: argparse.Namespace, stop: Stop) -> Progress:
     """Run the graph until somebody asks to stop, its time is over or it fails."""
-    from vla_rl.ros.console import Console
+    from vla_rl.ros.bringup.console import Console
 
     try:
-        from vla_rl.ros.supervisor import Supervisor
+        from vla_rl.ros.bringup.supervisor import Supervisor
     except ImportError as error:
         raise RuntimeError(f"ROS 2 cannot be loaded ({error}); vla-rl doctor says what to do") from error
     shown = [n.name for n in graph.nodes] + [p.name for p in graph.processes]

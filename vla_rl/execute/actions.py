@@ -59,11 +59,16 @@ class ChunkReader:
         if not (math.isfinite(chunk.dt) and 0 < chunk.dt <= MAX_DT):
             raise RejectedError("non_monotone", f"the actions of a chunk are {chunk.dt} s apart")
         targets = self._radians(actions, chunk.spec, origin)
-        far = ((targets < self._lowest) | (targets > self._highest)).any(0)
-        if far.any():
-            names = ", ".join(np.array(self._own.names)[far])
-            raise RejectedError("out_of_range", f"targets of {names} are far outside the limits: another unit?")
+        if far := self.far(targets):
+            raise RejectedError(
+                "out_of_range", f"targets of {', '.join(far)} are far outside the limits: another unit?"
+            )
         return targets
+
+    def far(self, targets: Array) -> list[str]:
+        """Names of the joints with a target (..., J) [rad] more than a full range outside the limits."""
+        outside = (targets < self._lowest) | (targets > self._highest)
+        return [name for i, name in enumerate(self._own.names) if outside[..., i].any()]
 
     def _radians(self, actions: Array, given: ActionSpec, origin: Array | None) -> Array:
         """Actions (H, A) as `given` describes them in radians, absolute and in the robot's order, (H, J)."""

@@ -26,7 +26,7 @@ class ControlConfig:
         simulated_time: the robot's clock does not go with ours (lock-step, or faster than real time).
     """
 
-    joining: str = "latest"
+    joining: str = "temporal"
     max_open_loop_s: float = 0.5
     max_future_s: float = 0.05
     max_chunk_age_s: float = 0.5

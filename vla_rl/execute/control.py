@@ -26,6 +26,7 @@ from vla_rl.execute.hold import Hold
 from vla_rl.execute.limits import Limits
 from vla_rl.execute.measured import Measured
 from vla_rl.execute.player import Due, Player
+from vla_rl.execute.ramp import Ramp
 from vla_rl.execute.safety import SafetyFilter
 from vla_rl.observe.clock import RobotClock
 from vla_rl.types import ActionChunk, Array, Mode, RobotSpec, Source
@@ -93,6 +94,7 @@ class Controller:
     def _set(self, config: ControlConfig) -> None:
         self.config = config
         self._clock, self._player = RobotClock(config.max_future_s, config.simulated_time), Player(config.player)
+        self._ramp = Ramp(config.ramp_s)
         self._measured.forget()
         self._begin()
 
@@ -107,8 +109,9 @@ class Controller:
         """What was planned up to now counts no more; with `ramp`, whoever acts next takes over gradually."""
         self._player.flush(self._clock.newest_ns)
         self._human: tuple[Array, int] | None = None
-        self._ramp: tuple[int, Array] | None = None
-        self._ramp_next = ramp
+        self._ramp.cancel()
+        if ramp:
+            self._ramp.prepare()
 
     @property
     def mode(self) -> Mode:
@@ -152,7 +155,7 @@ class Controller:
         if self._clock.update(stamp_ns, received_ns):
             self.counters["clock_steps"] += 1
             self._void(ramp=False)
-        resting = self._hold is not None and self._hold.latched
+        resting = self._hold is not None and self._hold.latched and self._filter.at_rest
         if self._measured.take(joints, stamp_ns, received_ns, resting):
             self.counters["joints_jumped"] += 1
             self._begin()
@@ -160,6 +163,8 @@ class Controller:
     def chunk(self, chunk: ActionChunk, candidate: int, received_ns: int) -> str:
         """Take a chunk into play; returns "" or, where the whole chunk is rejected, the reason in one line."""
         try:
+            if not self._clock.started:
+                raise RejectedError("flushed", "no joints have been measured yet")
             targets = self._reader.targets(chunk, self._measured.at(chunk.stamp_ns))
             self._player.accept(targets, chunk.dt, chunk.stamp_ns, self._clock.now_ns(received_ns), candidate)
         except RejectedError as rejected:
@@ -181,6 +186,9 @@ class Controller:
         if not self._measured.valid(targets):
             self.counters["human_rejected"] += 1
             return f"a human's command is {len(self.limits.names)} finite joint targets, got {targets}"
+        if far := self._reader.far(targets):
+            self.counters["human_rejected"] += 1
+            return f"a human's targets of {', '.join(far)} are far outside the limits: another unit?"
         self._human = (targets, received_ns)
         return ""
 
@@ -223,7 +231,7 @@ class Controller:
     def tick(self, monotonic_ns: int) -> Tick:
         """One control period, at a monotonic time [ns]."""
         now_ns = self._clock.now_ns(monotonic_ns)
-        self._notice_stall(monotonic_ns)
+        self._notice_stall(monotonic_ns, now_ns)
         due = self._player.due(now_ns)
         if not self.active:
             return self._tick(None, due, Source.HOLD, hold="inactive")
@@ -232,8 +240,8 @@ class Controller:
             return self._tick(self._stay(reason, monotonic_ns), due, Source.HOLD, hold=reason)
         if not self._moving:
             self._start()
-        if self._ramping(now_ns):
-            target, source = self._ramped(target, now_ns), Source.RAMP
+        between = self._ramp.between(self._filter.command, target, now_ns)
+        source, target = (source, target) if between is None else (Source.RAMP, between)
         self._hold, filtered = None, self._filter.step(target)
         self.counters.update(f"clamped/{limit}" for limit in filtered.clamped)
         return self._tick(self._sent(filtered.command), due, source, filtered.clamped)
@@ -246,12 +254,13 @@ class Controller:
         said = (due.chunk_stamp_ns, due.index, due.age_s, due.candidate)
         return Tick(command, due.action, source, self.mode, *said, clamped, hold)
 
-    def _notice_stall(self, monotonic_ns: int) -> None:
+    def _notice_stall(self, monotonic_ns: int, now_ns: int) -> None:
         """After a stall of our own every old chunk is void, and the robot has held by itself."""
         gap, self._last_tick_ns = monotonic_ns - self._last_tick_ns, monotonic_ns
         if self._moving and not self.config.simulated_time and gap * 1e-9 > STALL * self.limits.dt:
             self.counters["stalls"] += 1
             self._begin()
+            self._player.flush(now_ns)
             self._last_tick_ns = monotonic_ns
 
     def _fresh(self, monotonic_ns: int) -> bool:
@@ -282,7 +291,6 @@ class Controller:
         if self._hold is None:
             self._hold = Hold(self._filter)
             self.counters[f"holds/{reason.partition(':')[0]}"] += 1
-            self._ramp = None
         return self._sent(self._hold.command(self._measured, self._fresh(monotonic_ns)))
 
     def _start(self) -> None:
@@ -299,17 +307,3 @@ class Controller:
         self._commands.append(command)
         self._sent_last = command
         return command
-
-    def _ramping(self, now_ns: int) -> bool:
-        """Whether a change of hands is under way."""
-        if self._ramp_next:
-            self._ramp, self._ramp_next = (now_ns, self._filter.command), False
-        if self._ramp is not None and (now_ns - self._ramp[0]) * 1e-9 >= self.config.ramp_s:
-            self._ramp = None
-        return self._ramp is not None
-
-    def _ramped(self, target: Array, now_ns: int) -> Array:
-        """Between where a change of hands began and a target."""
-        assert self._ramp is not None
-        began_ns, start = self._ramp
-        return start + (now_ns - began_ns) * 1e-9 / self.config.ramp_s * (target - start)

@@ -41,7 +41,7 @@ class PlayerConfig:
         blend_s: longest blend [s].
     """
 
-    joining: str = "latest"
+    joining: str = "temporal"
     max_open_loop_s: float = 0.5
     max_future_s: float = 0.05
     max_age_s: float = 0.5

@@ -66,8 +66,8 @@ def train_bc(config: BCConfig, progress: bool = True) -> dict[str, Any]:
     rank, world = accelerator.process_index, accelerator.num_processes
     learner = BehaviourCloning(config, caches, checkpoint, accelerator.device, rank, world)
     if progress and accelerator.is_main_process:
-        for rule, count in learner.excluded.items():
-            print(f"--exclude {rule} leaves out {count} of {len(learner.data.episodes)} episodes", file=sys.stderr)
+        for line in learner.remarks():
+            print(line, file=sys.stderr)
     return Training(config, learner, out, accelerator, checkpoint, progress).run()
 
 
@@ -183,6 +183,13 @@ class BehaviourCloning:
         for processor in make_vla_rl_pre_post_processors(self.policy.config):
             processor.save_pretrained(folder)
 
+    def remarks(self) -> list[str]:
+        """What of the data is not learned from, a line each."""
+        count = len(self.data.episodes)
+        unread = [name for name in self.data.observations if name != STATE]
+        lines = [f"--exclude {rule} leaves out {n} of {count} episodes" for rule, n in self.excluded.items()]
+        return [*lines, *(f"the policy does not read '{name}'" for name in unread)]
+
     def facts(self) -> dict[str, Any]:
         """Which data, how much of it, and what was held out."""
         return {
@@ -222,14 +229,18 @@ def policy_config(data: ChunkDataset, config: BCConfig) -> VLAConfig:
     """The config of a policy for a data set: its features, names, rate and action spec, and what the run overrides.
 
     Raises:
-        ValueError: an override names no field of the policy's config; the message lists those that exist.
+        ValueError: an override names no field of the policy's config, or the data has nothing that the policy reads;
+            the message lists what exists.
     """
     inputs = {
         camera: PolicyFeature(type=FeatureType.VISUAL, shape=(3, *size)) for camera, size in data.image_shapes.items()
     }
-    for name in data.observations:
-        kind = FeatureType.STATE if name == STATE else FeatureType.ENV
-        inputs[name] = PolicyFeature(type=kind, shape=tuple(data.column(name).shape[1:]))
+    if STATE in data.observations:
+        inputs[STATE] = PolicyFeature(type=FeatureType.STATE, shape=(data.state_dim,))
+    if not inputs:
+        raise ValueError(
+            f"the policy reads cameras and '{STATE}'; the data has: {', '.join(data.observations) or 'none'}"
+        )
     fields: dict[str, Any] = {
         "input_features": inputs,
         "output_features": {"action": PolicyFeature(type=FeatureType.ACTION, shape=(data.action_dim,))},

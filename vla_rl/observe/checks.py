@@ -12,6 +12,7 @@ from vla_rl.types import Array, CameraSpec, Image, RobotSpec
 
 UNIT_MARGIN = 0.1  # of a joint's range beyond its limits; further out these are no radians
 FROZEN_FRAMES = 10
+MOVED = 0.05  # of a joint since the first of several equal images [rad]: the picture ought to have changed
 BLACK = 8  # the brightest pixel of a black image is darker than this
 ROWS = 64  # of an image that are compared with those of the one before
 
@@ -70,27 +71,30 @@ def fingerprint(image: Image | Encoded) -> int:
 
 
 class Quality:
-    """Whether a camera's images are worth looking at: "frozen" or "black" ones are not."""
+    """Whether a camera's images are worth looking at: "frozen" or "black" ones are not.
+
+    Frozen is a picture that stays the same for more than FROZEN_FRAMES images although the arm moves: in simulation
+    an arm at rest looks the same for ever.
+    """
 
     def __init__(self) -> None:
         self._last: int | None = None
-        self._alike, self._black = 0, False
+        self._alike, self._black, self.frozen = 0, False, False
+        self._since: Array | None = None  # joints at the first of the equal images
 
-    def arrived(self, number: int) -> bool:
-        """Note an image's fingerprint; returns whether the camera counts as frozen."""
-        self._alike = self._alike + 1 if number == self._last else 1
-        self._last = number
+    def arrived(self, number: int, joints: Array | None) -> bool:
+        """Note an image's fingerprint and the joints (J,) [rad] beside it; returns whether the camera is frozen."""
+        if number != self._last:
+            self._last, self._alike, self._since = number, 0, joints
+        self._alike += 1
+        moved = joints is not None and self._since is not None and np.abs(joints - self._since).max() > MOVED
+        self.frozen = bool(self._alike > FROZEN_FRAMES and moved)
         return self.frozen
 
     def seen(self, image: Image) -> bool:
         """Note the pixels; returns whether they are black."""
         self._black = int(image.max()) < BLACK
         return self._black
-
-    @property
-    def frozen(self) -> bool:
-        """Whether more than FROZEN_FRAMES images in a row were the same."""
-        return self._alike > FROZEN_FRAMES
 
     @property
     def word(self) -> str:

@@ -103,7 +103,9 @@ class Streams:
             stream = self._streams[camera]
             reason = self._admit(stream, Sample(image, int(stamp_ns), received_ns), reason)
             if not reason:
-                stream.counts["frozen"] += self._quality[camera].arrived(number)
+                joints = self._streams[JOINTS].samples
+                frozen = self._quality[camera].arrived(number, joints[-1].value if joints else None)
+                stream.counts["frozen"] += frozen
         return reason
 
     def instruct(self, text: str) -> None:
@@ -192,6 +194,11 @@ class Streams:
         return image
 
     # -- how it is ------------------------------------------------------------------------------------------------
+
+    @property
+    def instruction(self) -> str:
+        """What to do, cleaned; "" where nobody has said."""
+        return self._instruction
 
     @property
     def instruction_number(self) -> int:

@@ -119,6 +119,8 @@ class VLAConfig(PreTrainedConfig):
                 raise ValueError(f"unknown {name} '{getattr(self, name)}'; there are: {', '.join(allowed)}")
         if self.backbone != "tiny" and not self.backbone.startswith("hf:"):
             raise ValueError(f"unknown backbone '{self.backbone}'; there are: tiny, hf:<model id or folder>")
+        if len(self.vision_channels) != 2 or min(self.vision_channels) < 1:
+            raise ValueError(f"vision_channels are two widths, at strides 4 and 8, got {self.vision_channels}")
         if not 1 <= self.n_action_steps <= self.horizon:
             raise ValueError(f"n_action_steps {self.n_action_steps} must lie in 1..horizon ({self.horizon})")
 
@@ -202,7 +204,7 @@ class VLAConfig(PreTrainedConfig):
         )
 
     def validate_features(self) -> None:
-        """Raise ValueError where there is no action, or nothing to see."""
+        """Raise ValueError where there is no action, nothing to see, or an input that is not read."""
         if self.action_feature is None:
             raise ValueError(f"no '{ACTION}' among the output features: {sorted(self.output_features or {})}")
         if not self.image_features and not self.state_dim:
@@ -214,6 +216,8 @@ class VLAConfig(PreTrainedConfig):
         for key, feature in (self.input_features or {}).items():
             if feature.type is FeatureType.VISUAL and not key.startswith(IMAGE):
                 raise ValueError(f"camera '{key}' must be named {IMAGE} or {IMAGES}<name>")
+            if feature.type is not FeatureType.VISUAL and key != STATE:
+                raise ValueError(f"the policy reads cameras and '{STATE}', not '{key}': leave it out of the inputs")
 
 
 def _are_positions(names: list[str]) -> bool:

@@ -126,6 +126,8 @@ class Engine:
             drawn = self._served.sample(self._served.encode(columns, "warm up"), k, seed=0)
             self._cost.expect(k, time.perf_counter() - start)
         self.stochastic = len(drawn) > 1 and not np.allclose(drawn[0], drawn[1], atol=1e-6)
+        if self.config.candidates > 1 and not self.stochastic:
+            self.notes.append(f"this policy always answers the same: 1 candidate instead of {self.config.candidates}")
 
 
 class _Cost:

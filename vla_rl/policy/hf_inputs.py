@@ -73,15 +73,12 @@ class Preparation:
         """Whether the two halves give what the whole gives, on one observation (1, N, 3, H, W)."""
         whole = self._whole(frames, ["lift"])
         try:
-            halves = {k: v[None] for k, v in self._tokenized("lift", tuple(frames.shape[1:])).items()}
-            halves |= self._pixels(frames)
+            words, pixels = self._tokenized("lift", tuple(frames.shape[1:])), self._pixels(frames)
         except (AttributeError, TypeError, ValueError, KeyError):
             return False
-        flat = all(value.ndim == 2 for key, value in halves.items() if key.endswith(("_ids", "_mask")))
-        same = halves.keys() == whole.keys() and all(
-            torch.equal(halves[k], whole[k].to(halves[k].device)) for k in whole
-        )
-        return flat and same
+        halves = {key: value[None] for key, value in words.items()} | pixels
+        rows = all(value.ndim == 1 for value in words.values())
+        return rows and halves.keys() == whole.keys() and all(torch.equal(halves[key], whole[key]) for key in whole)
 
     def _stacked(self, rows: Sequence[Prepared], length: int) -> Prepared:
         """Rows of tokens as a batch, padded on the tokenizer's side."""

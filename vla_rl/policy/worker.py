@@ -16,6 +16,8 @@ from vla_rl.types import Candidates, Observation
 
 IDLE_S = 0.05  # how often a worker looks without being woken
 ERRORS_IN_A_ROW = 3
+STANDSTILL_S = 1.0  # simulated time that stands still for so long waits for an answer
+LONG_S = 2.0  # an inference under way for longer is worth a word
 
 
 class Answers(Protocol):
@@ -67,7 +69,8 @@ class Worker:
         self.seconds: deque[float] = deque(maxlen=256)
         self.error, self._errors_in_a_row = "", 0
         self._last: tuple[int, int] | None = None  # stamp and instruction number of the last observation answered
-        self._due_ns = 0
+        self._due_ns = self._busy_since_ns = 0
+        self._newest = (0, 0)  # stamp of the newest observation, and when it was first seen
         self._wake, self._stopping = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="inference", daemon=True)
 
@@ -80,7 +83,7 @@ class Worker:
         self._stopping.set()
         self._wake.set()
         self._thread.join(timeout)
-        return not self._thread.is_alive()
+        return not self.alive
 
     @property
     def failing(self) -> bool:
@@ -89,7 +92,9 @@ class Worker:
 
     def problems(self) -> list[str]:
         """What is wrong, one line each."""
-        return [f"inference failed: {self.error}"] if self.error else []
+        lines = [f"inference failed: {self.error}"] if self.error else []
+        busy_s = (time.monotonic_ns() - self._busy_since_ns) / 1e9 if self._busy_since_ns else 0.0
+        return [*lines, f"inference under way: for {busy_s:.0f} s"] if busy_s > LONG_S else lines
 
     def report(self) -> dict[str, float]:
         """Counts, and the time an inference takes: `p50_ms`, `p99_ms`."""
@@ -111,6 +116,11 @@ class Worker:
             if not self._stopping.is_set():
                 self.step()
 
+    @property
+    def alive(self) -> bool:
+        """Whether its thread still runs."""
+        return self._thread.is_alive()
+
     def step(self) -> bool:
         """Answer the newest observation, if there is one to answer; returns whether there was."""
         try:
@@ -118,13 +128,16 @@ class Worker:
         except Exception as error:  # whatever a policy does, the next observation gets its chance
             self._failed(f"{type(error).__name__}: {error}".splitlines()[0])
             return True
+        finally:
+            self._busy_since_ns = 0
 
     def _step(self) -> bool:
         number, now_ns = self._streams.instruction_number, time.monotonic_ns()
         history = self._streams.history(now_ns)
-        if not history or not self._is_due(history[-1].stamp_ns, number):
+        if not history or not self._is_due(history[-1].stamp_ns, number, now_ns):
             return False
         self._last, self._due_ns = (history[-1].stamp_ns, number), now_ns + self._period_ns
+        self._busy_since_ns = now_ns
         candidates = self._engine.candidates(history)
         self.seconds.append((time.monotonic_ns() - now_ns) / 1e9)
         if self._stopping.is_set() or number != self._streams.instruction_number:
@@ -136,14 +149,17 @@ class Worker:
         self.error, self._errors_in_a_row = "", 0
         return True
 
-    def _is_due(self, stamp_ns: int, number: int) -> bool:
+    def _is_due(self, stamp_ns: int, number: int, now_ns: int) -> bool:
         """Whether this observation is another than the last, and, where time is simulated, late enough after it."""
+        if stamp_ns != self._newest[0]:
+            self._newest = (stamp_ns, now_ns)
         if self._last is None or number != self._last[1]:
             return True
         ahead_ns = stamp_ns - self._last[0]
-        if self._streams.config.simulated_time and ahead_ns > 0:
-            return ahead_ns >= self._period_ns - self._streams.config.period * 5e8
-        return ahead_ns != 0
+        if not self._streams.config.simulated_time or ahead_ns <= 0:
+            return ahead_ns != 0
+        late_enough = ahead_ns >= self._period_ns - self._streams.config.period * 5e8
+        return late_enough or now_ns - self._newest[1] > STANDSTILL_S * 1e9
 
     def _failed(self, line: str) -> None:
         self.error = line

@@ -24,7 +24,8 @@ from vla_rl.execute.loop import PeriodicLoop, realtime_priority
 from vla_rl.execute.player import JOINING
 from vla_rl.robot import arm_names, arm_spec
 from vla_rl.ros import dds, messages, qos
-from vla_rl.ros.node import ERROR, OK, WARNING, Health, LifecycleNode, Receipt, main
+from vla_rl.ros.node import ERROR, OK, WARNING, Health, LifecycleNode, Receipt
+from vla_rl.ros.node import main as run
 from vla_rl.ros.parameters import parameter
 from vla_rl.types import Mode
 
@@ -268,5 +269,10 @@ class ControlNode(LifecycleNode):
         return Health(OK, "in control", values)
 
 
+def main() -> int:
+    """Run the node in a process of its own."""
+    return run(ControlNode)
+
+
 if __name__ == "__main__":
-    sys.exit(main(ControlNode))
+    sys.exit(main())

@@ -28,10 +28,10 @@ from vla_rl.robot import arm_spec
 from vla_rl.rollout.play import Job, Rollout
 from vla_rl.rollout.world import World
 from vla_rl.ros import messages, qos
+from vla_rl.ros.bringup.options import sim_graph
 from vla_rl.ros.measure.pace import Pace
 from vla_rl.ros.measure.stage import Stage
 from vla_rl.ros.measure.watch import Status
-from vla_rl.ros.options import sim_graph
 from vla_rl.types import Outcome, Source, Termination
 
 SILENCE_S = 5.0  # without a word of the robot the graph counts as dead

@@ -18,6 +18,7 @@ from vla_rl.robot import Sensed
 from vla_rl.types import Array, RobotSpec
 
 FRESH_S = 0.2
+_EVER_S = 1e9
 
 
 class Guard:
@@ -25,7 +26,7 @@ class Guard:
 
     Args:
         spec: the robot.
-        timeout_s: silence after which the arm is held [s].
+        timeout_s: silence after which the arm is held [s]; infinite where time waits for commands.
 
     Raises:
         ValueError: the robot has no limits.
@@ -38,7 +39,7 @@ class Guard:
 
     def __init__(self, spec: RobotSpec, timeout_s: float) -> None:
         self._limits = Limits.from_spec(spec)
-        self._timeout_ns, self._lock = round(timeout_s * 1e9), Lock()
+        self._timeout_ns, self._lock = round(min(timeout_s, _EVER_S) * 1e9), Lock()
         self.holds = self.clamps = self.strangers = 0
         self.reset(0)
 

@@ -12,8 +12,8 @@ from typing import Any
 from sensor_msgs.msg import JointState
 
 from vla_rl.ros import node
-from vla_rl.ros.graph import NodeSpec
-from vla_rl.ros.lifecycle import Ascents
+from vla_rl.ros.bringup.graph import NodeSpec
+from vla_rl.ros.bringup.lifecycle import Ascents
 from vla_rl.ros.node import OK, WARNING, Health
 from vla_rl.ros.parameters import parameter
 from vla_rl.ros.qos import LATEST
@@ -40,15 +40,15 @@ class LifecycleManager(node.Node):
         super().__init__("lifecycle_manager", **options)
         order = self.config.nodes
         specs = [NodeSpec(name, after=("robot", *order[:i])) for i, name in enumerate(order)]
-        self._heard = not self.config.after
-        self._ascents = Ascents(self, specs, lambda _: self._heard, watch=True)
+        self._robot_heard = not self.config.after
+        self._ascents = Ascents(self, specs, lambda _: self._robot_heard, watch=True)
         self._said_ready = False
         if self.config.after:
             self._robot = self.create_subscription(JointState, self.config.after, self._first, LATEST)
         self.create_timer(_TICK_S, self._tick)
 
     def _first(self, _: JointState) -> None:
-        self._heard = True
+        self._robot_heard = True
         self.executor.create_task(self.destroy_subscription, self._robot)
 
     def _tick(self) -> None:

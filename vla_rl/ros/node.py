@@ -8,7 +8,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import rclpy
@@ -44,6 +44,23 @@ class Receipt:
     size: int
 
 
+@dataclass
+class Heard:
+    """A subscription's messages: how many since the last diagnostics, and when the last one came, monotonic [ns]."""
+
+    count: int = 0
+    last_ns: int = 0
+    since_ns: int = field(default_factory=time.monotonic_ns)
+
+    def figures(self, topic: str) -> dict[str, object]:
+        """Rate [Hz] since they were asked for last, and age [s]."""
+        now, count = time.monotonic_ns(), self.count
+        rate = count * 1e9 / max(now - self.since_ns, 1)
+        self.count, self.since_ns = 0, now
+        age = {f"age/{topic}": (now - self.last_ns) * 1e-9} if self.last_ns else {}
+        return {f"rate/{topic}": rate, **age}
+
+
 @dataclass(frozen=True)
 class NoConfig:
     """Of a node without parameters."""
@@ -70,6 +87,7 @@ class NodeMixin:
         self.config = parameters.declare(self, self.kind)
         self.rejected: Counter[str] = Counter()
         self._said: dict[str, float] = {}
+        self._heard: dict[str, Heard] = {}
         self.add_on_set_parameters_callback(parameters.on_set(lambda: self.config, self._reconfigure))
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", EVERY)
         self._diagnostics_timer = self.create_timer(1.0, self._diagnose)
@@ -104,9 +122,11 @@ class NodeMixin:
             max_bytes: of the serialised message.
             options: further ones of rclpy's create_subscription.
         """
+        heard = self._heard[topic] = Heard()
 
         def receive(data: bytes, info: Any) -> None:
             receipt = Receipt(time.monotonic_ns(), bytes((info.get("publisher_gid") or {}).get("data", b"")), len(data))
+            heard.count, heard.last_ns = heard.count + 1, receipt.received_ns
             try:
                 if len(data) > max_bytes:
                     raise ValueError(f"{len(data)} bytes where at most {max_bytes} are expected")
@@ -136,6 +156,8 @@ class NodeMixin:
     def _diagnose(self: Any) -> None:
         health = self.health()
         values = health.values | {f"rejected/{topic}": n for topic, n in self.rejected.items()}
+        for topic, heard in self._heard.items():
+            values |= heard.figures(topic)
         name, now = self.get_fully_qualified_name(), time.time_ns()
         self._diagnostics.publish(messages.diagnostics(name, now, health.level, health.summary, values))
 
@@ -215,6 +237,7 @@ class LifecycleNode(NodeMixin, RclpyLifecycleNode):
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """ROS asks to deactivate."""
         self.active = False
+        self._heard.clear()
         return self._transit("deactivate", self.deactivate)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -11,6 +9,7 @@ from time import monotonic_ns
 from typing import Any, NoReturn
 
 import torch
+from rclpy.event_handler import SubscriptionEventCallbacks
 from sensor_msgs.msg import CompressedImage, Image, JointState
 from std_msgs.msg import String
 from trajectory_msgs.msg import JointTrajectory
@@ -23,12 +22,14 @@ from vla_rl.policy.worker import Answer, Worker
 from vla_rl.robot import arm_spec
 from vla_rl.ros import messages, node
 from vla_rl.ros.context import context
+from vla_rl.ros.leaving import abortable, leave
 from vla_rl.ros.node import ERROR, OK, WARNING, Health, LifecycleNode, Receipt
 from vla_rl.ros.parameters import parameter
 from vla_rl.ros.qos import EVERY, LATCHED, LATEST, OFFER
 from vla_rl.types import CameraSpec, Candidates
 
 HEADER_BYTES = 4096
+QUIET = SubscriptionEventCallbacks(use_default_callbacks=False)
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,7 @@ class PolicyNode(LifecycleNode):
     def __init__(self, hand_over: Callable[[Candidates], None] | None = None, **options: Any) -> None:
         self._engine: Engine | None = None
         self._worker: Worker | None = None
+        self._stuck: Worker | None = None
         self._streams: Streams | None = None
         self._hand_over, self._sensors = hand_over, []
         super().__init__("policy", **options)
@@ -94,15 +96,18 @@ class PolicyNode(LifecycleNode):
         folder = build.check_policy(config.checkpoint)
         if folder in build.SCRIPTED:
             raise ValueError(f"checkpoint '{folder}' is a script; there are: {', '.join(build.shipped())}, or a folder")
-        self._engine = load_engine(folder, self._spec, cameras, config.engine())
+        with abortable():
+            self._engine = load_engine(folder, self._spec, cameras, config.engine())
         self._candidates_out = self.create_publisher(JointTrajectory, "policy/candidates", OFFER)
         self._context_out = self.create_publisher(JointState, "policy/context", OFFER)
-        for note in [*self._engine.notes, *self._single()]:
+        for note in self._engine.notes:
             self.get_logger().warning(note)
 
     def activate(self) -> None:
         """Listen to the sensors, and answer."""
         assert self._engine is not None
+        if self._stuck is not None and self._stuck.alive:
+            raise ValueError("the last inference has not ended yet; restart the process")
         config, engine = self.config, self._engine
         timing = StreamsConfig(config.max_obs_age, config.max_future_s, engine.frames, engine.dt, config.simulated_time)
         cameras = [CameraSpec(name, config.image_width, config.image_height) for name in engine.cameras]
@@ -112,8 +117,9 @@ class PolicyNode(LifecycleNode):
         self._sensors = [
             self.subscribe(JointState, "joint_states", self._joints, LATEST),
             *(self._camera(name) for name in engine.cameras),
-            # A volatile subscriber hears every publisher, a latched one also what was said before it came.
-            *(self.subscribe(String, "instruction", self._instruct, qos) for qos in (EVERY, LATCHED)),
+            self.subscribe(String, "instruction", self._instruct, EVERY),
+            # Hears what was said before it came; that it can not hear volatile publishers is the other one's business.
+            self.subscribe(String, "instruction", self._instruct, LATCHED, event_callbacks=QUIET),
         ]
         self._worker.start()
 
@@ -123,6 +129,7 @@ class PolicyNode(LifecycleNode):
             self.destroy_subscription(subscription)
         self._sensors, worker, self._worker = [], self._worker, None
         if worker is not None and not worker.stop():
+            self._stuck = worker
             self.get_logger().error("the inference under way does not end; it will not be published")
 
     def cleanup(self) -> None:
@@ -130,12 +137,6 @@ class PolicyNode(LifecycleNode):
         self.destroy_publisher(self._candidates_out)
         self.destroy_publisher(self._context_out)
         self._engine = None
-
-    def _single(self) -> list[str]:
-        """Why there will be one candidate, where more were asked for."""
-        if self.config.candidates > 1 and self._engine is not None and not self._engine.stochastic:
-            return ["this policy always answers the same: one candidate instead of " + str(self.config.candidates)]
-        return []
 
     # -- what comes in --------------------------------------------------------------------------------------------
 
@@ -155,7 +156,10 @@ class PolicyNode(LifecycleNode):
         self._took(self._streams.put_image(camera, Encoded(message.data), *_times(message, receipt)))
 
     def _instruct(self, message: String, receipt: Receipt) -> None:
+        before = self._streams.instruction
         self._streams.instruct(message.data)
+        if self._streams.instruction != before:
+            self.get_logger().info(f"instruction: {self._streams.instruction or 'none, so the arm holds'}")
         self._took("")
 
     def _took(self, reason: str) -> None:
@@ -188,7 +192,8 @@ class PolicyNode(LifecycleNode):
         reports = {**streams.report(now_ns), "inference": worker.report() | engine.counts}
         values: dict[str, object] = {f"{name}/{k}": v for name, report in reports.items() for k, v in report.items()}
         level = ERROR if worker.failing else WARNING if problems else OK
-        return Health(level, "; ".join(problems) or "answering", values | {"candidates": engine.k})
+        values |= {"candidates": engine.k, "instruction": streams.instruction}
+        return Health(level, "; ".join(problems) or "answering", values)
 
     def _topic(self, camera: str) -> str:
         return f"camera/{camera}/{'compressed' if self.config.image_transport == 'compressed' else 'image_raw'}"
@@ -197,16 +202,6 @@ class PolicyNode(LifecycleNode):
 def _times(message: Any, receipt: Receipt) -> tuple[int, int]:
     """When it was captured, robot clock, and when it arrived, monotonic clock [ns]."""
     return messages.stamp_ns(message.header.stamp), receipt.received_ns
-
-
-def leave(status: int) -> NoReturn:
-    """End the process, now that its nodes are closed.
-
-    Python would first take thousands of modules apart: seconds on a busy machine, and not safe beside an inference.
-    """
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)
 
 
 def main() -> NoReturn:

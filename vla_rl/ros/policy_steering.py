@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-from vla_rl.ros import node
-from vla_rl.ros.policy_node import PolicyNode, leave
-from vla_rl.ros.steering_node import SteeringNode
+from vla_rl.ros.leaving import abortable, leave
+
+if TYPE_CHECKING:
+    from vla_rl.ros.steering_node import SteeringNode
 
 
 def main() -> NoReturn:
     """Run both nodes on one executor; inference and choice each have a thread, so that neither waits for the other."""
+    with abortable():
+        from vla_rl.ros import node
+        from vla_rl.ros.policy_node import PolicyNode
+        from vla_rl.ros.steering_node import SteeringNode
     made: list[SteeringNode] = []
 
     def steering() -> SteeringNode:

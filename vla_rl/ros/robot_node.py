@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import gc
+import math
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from threading import Event, Thread
@@ -18,17 +18,21 @@ from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
 from vla_rl import build
-from vla_rl.execute.loop import PeriodicLoop
+from vla_rl.execute.loop import PeriodicLoop, realtime_priority
 from vla_rl.robot import Sensed, Simulated
 from vla_rl.ros import messages, qos
 from vla_rl.ros.guard import Guard
-from vla_rl.ros.node import OK, WARNING, Health, Node, Receipt, main
+from vla_rl.ros.node import OK, WARNING, Health, Node, Receipt
+from vla_rl.ros.node import main as run
 from vla_rl.ros.parameters import parameter
+from vla_rl.ros.requests import Requests
 from vla_rl.ros.urdf import urdf
 from vla_rl.types import Array, RobotSpec
 
 TIMES = ("real", "faster", "lockstep")
-_PATIENCE_S = 5.0
+WATCHDOG, FEEDER, LOOP = 49, 40, 30  # real-time priorities, all below that of control's loop
+_PATIENCE_S = 60.0  # another task's world takes a while on a loaded machine
+_BLIND_S = 1.0
 _REPEAT_S = 0.5
 
 
@@ -49,6 +53,7 @@ class RobotConfig:
     time: str = parameter("real", "pace of a simulation", choices=TIMES, fixed=True)
     speed: float = parameter(4.0, "simulated seconds a second where time is faster", 0.1, 100.0, fixed=True)
     command_timeout_periods: float = parameter(2.0, "without joint_commands for so long, hold", 1.0, 100.0, fixed=True)
+    realtime_priority: bool = parameter(True, "ask for SCHED_FIFO where the system allows it", fixed=True)
     publish_instruction: bool = parameter(True, "publish the task's instruction at each reset", fixed=True)
 
 
@@ -64,12 +69,13 @@ class RobotNode(Node):
         self.spec: RobotSpec = self._robot.spec
         self._period_s = 1.0 / self.spec.rate / (self._speed or 1.0)
         silence = self.config.command_timeout_periods * self._period_s
-        self._guard = Guard(self.spec, silence if self._speed else _PATIENCE_S)
+        self._guard = Guard(self.spec, silence if self._speed else math.inf)
         self._loop = PeriodicLoop(self._period_s)
-        self._requests: SimpleQueue[tuple[Callable[[], str | None], Future]] = SimpleQueue()
+        self._requests = Requests(_PATIENCE_S)
         self._answers: SimpleQueue[tuple[JointState, Receipt]] = SimpleQueue()
         self._stopping, self._paused, self._episode, self._hold_ns = Event(), False, 0, 0
         self._looked = -1.0
+        self._seen = {camera.name: time.monotonic() for camera in self.spec.cameras}
         works = (self._run, self._watch) if self._speed else (self._run,)
         self._threads = [Thread(target=self.guarded(work), name=work.__name__) for work in works]
         self._advertise()
@@ -77,6 +83,12 @@ class RobotNode(Node):
         gc.freeze()
         for thread in self._threads:
             thread.start()
+        self._prefer(FEEDER)
+
+    def _prefer(self, priority: int) -> None:
+        """What an arm's own electronics would do goes before what only computes."""
+        if self.config.realtime_priority and self._speed:
+            realtime_priority(priority)
 
     def _make(self, config: RobotConfig) -> Any:
         env = build.EnvConfig(randomisation=config.randomisation, phrasings=config.phrasings, cameras=config.cameras)
@@ -130,33 +142,24 @@ class RobotNode(Node):
     def _publishers_of_commands(self) -> list[Any]:
         return self.get_publishers_info_by_topic(self.resolve_topic_name("joint_commands"))
 
-    def _serve(self, action: Callable[[], str | None]) -> Callable[[Any, Any], Any]:
+    def _serve(self, action: Callable[[], str]) -> Callable[[Any, Any], Any]:
         """A service whose action runs in the loop's thread, between two periods."""
 
         def answer(_: Any, response: Any) -> Any:
-            future: Future = Future()
-            self._requests.put((action, future))
             try:
-                response.message, response.success = future.result(_PATIENCE_S) or "", True
+                response.message, response.success = self._requests.ask(action), True
             except Exception as error:
                 response.success, response.message = False, str(error) or type(error).__name__
             return response
 
         return answer
 
-    def _serve_requests(self) -> None:
-        while not self._requests.empty():
-            action, future = self._requests.get()
-            try:
-                future.set_result(action())
-            except Exception as error:
-                future.set_exception(error)
-
-    def _reset_scene(self) -> None:
+    def _reset_scene(self) -> str:
         if self._made_for(self.config) != self._made:
             self._robot.close()
             self._robot = self._make(self.config)
         self._reset()
+        return self._robot.instruction
 
     def _made_for(self, config: RobotConfig) -> tuple[str, ...]:
         return (config.task, config.randomisation, config.phrasings)
@@ -180,25 +183,27 @@ class RobotNode(Node):
         self._publish()
         return "paused" if self._paused else "running"
 
-    def _single_step(self) -> None:
+    def _single_step(self) -> str:
         if not self._paused:
             raise ValueError("sim/step needs sim/pause first")
         if self._speed:
             self._robot.step()
         else:
             self._robot.command(self._robot.env.world.targets)
-        self._publish()
+        return f"at {self._publish()} ns"
 
     def _run(self) -> None:
         """The robot loop, until the node closes."""
+        self._prefer(LOOP)
         try:
             (self._run_lockstep if not self._speed else self._run_paced)()
         finally:
+            self._robot.hold()
             self._robot.close()
 
     def _run_paced(self) -> None:
         for _ in self._loop.ticks():
-            self._serve_requests()
+            self._requests.serve()
             if self._stopping.is_set():
                 return
             if not self._paused:
@@ -210,8 +215,7 @@ class RobotNode(Node):
             stamp = self._publish()
             asked = time.monotonic()
             while not self._stopping.is_set() and time.monotonic() - asked < _REPEAT_S:
-                self._serve_requests()
-                if self._obey(stamp):
+                if self._requests.serve() or self._obey(stamp):
                     break
 
     def _obey(self, stamp: int) -> bool:
@@ -241,6 +245,7 @@ class RobotNode(Node):
         pictures = self._robot.pictures()
         for camera in self.spec.cameras:
             if camera.name in pictures:
+                self._seen[camera.name] = time.monotonic()
                 frame = f"camera_{camera.name}"
                 self._pictures[camera.name].publish(make(pictures[camera.name], stamp, frame))
                 self._infos[camera.name].publish(messages.camera_info(camera, stamp, frame))
@@ -256,6 +261,7 @@ class RobotNode(Node):
 
     def _watch(self) -> None:
         """Hold the arm as soon as commands fall silent, and go on braking once a period."""
+        self._prefer(WATCHDOG)
         while not self._stopping.is_set():
             now = time.monotonic_ns()
             command = None if self._paused else self._guard.hold(now)
@@ -279,6 +285,10 @@ class RobotNode(Node):
             who = ", ".join(sorted(f"{p.node_namespace.rstrip('/')}/{p.node_name}" for p in publishers))
             self.warn(f"{topic} has {len(publishers)} publishers, only one is followed: {who}", "publishers")
             return Health(WARNING, f"more than one publisher of {topic}: {who}", values)
+        blind = [name for name, seen in self._seen.items() if time.monotonic() - seen > _BLIND_S and not self._paused]
+        if blind and self._speed:
+            self.warn(f"no pictures from camera {', '.join(blind)}: is it connected?", "cameras")
+            return Health(WARNING, f"no pictures from camera {', '.join(blind)}", values)
         if not publishers:
             return Health(WARNING, f"nobody publishes {topic}", values)
         if guard.holding:
@@ -293,5 +303,10 @@ class RobotNode(Node):
                 thread.join()
 
 
+def main() -> int:
+    """Run the node in a process of its own."""
+    return run(RobotNode)
+
+
 if __name__ == "__main__":
-    sys.exit(main(RobotNode))
+    sys.exit(main())

@@ -6,9 +6,9 @@ import sys
 import time
 from dataclasses import asdict
 
-from vla_rl.ros.console import Console
-from vla_rl.ros.graph import Graph, NodeSpec, ProcessSpec
-from vla_rl.ros.supervisor import Supervisor
+from vla_rl.ros.bringup.console import Console
+from vla_rl.ros.bringup.graph import Graph, NodeSpec, ProcessSpec
+from vla_rl.ros.bringup.supervisor import Supervisor
 
 AFTER = {"robot": (), "control": ("robot",), "steering": ("control",), "policy": ("steering",)}
 

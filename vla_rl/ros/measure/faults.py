@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -41,14 +42,15 @@ class FaultsConfig:
 def measure(quick: bool = False) -> dict[str, float]:
     """The figures of bench `gate` that need real nodes."""
     found = run(FaultsConfig(6, 3, 3) if quick else FaultsConfig())
-    return figures(found["verdicts"], found["false_holds"])
+    return figures(found["verdicts"], found["false_holds"], found["added_ms"])
 
 
 def run(config: FaultsConfig, logs: str = "") -> dict[str, Any]:
     """Every fault; stops and kills on one graph, cuts on one for each node, which lives on the far side of a cable.
 
     Returns:
-        `verdicts` (as `Verdict.to_dict` gives them, and `ok`), `false_holds`, and `periods` without any fault.
+        `verdicts` (as `Verdict.to_dict` gives them, and `ok`), and of the time without any fault `periods`,
+        `false_holds` and `added_ms` (see `Injector`).
     """
     parts = [_apart(config, "", logs)]
     if config.cuts and subprocess.run([*_PRIVATE, "true"], capture_output=True).returncode == 0:
@@ -57,11 +59,12 @@ def run(config: FaultsConfig, logs: str = "") -> dict[str, Any]:
         "verdicts": [v for part in parts for v in part["verdicts"]],
         "false_holds": sum(part["false_holds"] for part in parts),
         "periods": sum(part["periods"] for part in parts),
+        "added_ms": [ms for part in parts for ms in part["added_ms"]],
     }
 
 
-def figures(verdicts: Sequence[dict[str, Any]], false_holds: int) -> dict[str, float]:
-    """Counts and worst cases over the verdicts."""
+def figures(verdicts: Sequence[dict[str, Any]], false_holds: int, added_ms: Sequence[float]) -> dict[str, float]:
+    """Counts and worst cases over the verdicts; `ros_added` is what the graph adds to a command's time."""
     held = [v for v in verdicts if v["held"]]
     counts = {how: sum(v["fault"]["how"] == how for v in verdicts) for how in ("stop", "kill", "cut")}
     return {
@@ -78,6 +81,8 @@ def figures(verdicts: Sequence[dict[str, Any]], false_holds: int) -> dict[str, f
         "old_chunk_commands": sum(v["old_chunks"] for v in held),
         "resume_jump_max": _worst(held, "jump"),
         "false_holds": false_holds,
+        "ros_added_p50_ms": statistics.median(added_ms) if added_ms else float("nan"),
+        "ros_added_p99_ms": sorted(added_ms)[int(0.99 * len(added_ms))] if added_ms else float("nan"),
     }
 
 
@@ -127,7 +132,8 @@ def _part(args: argparse.Namespace) -> dict[str, Any]:
             print(f"{how} of {node}: {json.dumps(verdicts[-1])}", file=sys.stderr, flush=True)
     finally:
         injector.close()
-    return {"verdicts": verdicts, "false_holds": injector.false_holds, "periods": injector.periods}
+    undisturbed = {key: getattr(injector, key) for key in ("false_holds", "periods", "added_ms")}
+    return {"verdicts": verdicts, **undisturbed}
 
 
 def _turns(count: int) -> list[str]:
@@ -136,7 +142,7 @@ def _turns(count: int) -> list[str]:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(prog="python -m vla_rl.ros.measure.faults", description=(__doc__ or "").split("\n")[0])
+    parser = argparse.ArgumentParser("vla_rl.ros.measure.faults", description=(__doc__ or "").split("\n")[0])
     for name in ("stops", "kills", "cuts", "seed"):
         parser.add_argument(f"--{name}", type=int, default=getattr(FaultsConfig, name))
     parser.add_argument("--policy", default=FaultsConfig.policy)
@@ -149,7 +155,7 @@ def main() -> None:
     if args.json:
         Path(args.json).write_text(json.dumps(found, indent=1))
     if not args.part:
-        print(json.dumps(figures(found["verdicts"], found["false_holds"]), indent=1))
+        print(json.dumps(figures(found["verdicts"], found["false_holds"], found["added_ms"]), indent=1))
 
 
 if __name__ == "__main__":

@@ -25,9 +25,9 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from vla_rl.robot import arm_spec
 from vla_rl.ros import qos
+from vla_rl.ros.bringup.options import sim_graph
 from vla_rl.ros.measure.stage import Stage
-from vla_rl.ros.measure.watch import Command
-from vla_rl.ros.options import sim_graph
+from vla_rl.ros.measure.stalls import Tick
 from vla_rl.types import RobotSpec
 
 HUGE = 10_000_000  # bytes
@@ -126,11 +126,15 @@ def _numbers(rng: np.random.Generator, count: int) -> array:
     return array("d", np.where(rng.random(count) < 0.5, rng.choice(_VALUES, count), rng.normal(0, 3, count)).tolist())
 
 
-def violations(commands: Sequence[Command], spec: RobotSpec) -> int:
-    """Commands that are not finite, outside the limits, or faster than a joint may be."""
+def violations(ticks: Sequence[Tick], spec: RobotSpec) -> int:
+    """Commands of control that are not finite, outside the limits, or faster than a joint may be.
+
+    What control says that it sent counts: on `joint_commands` itself the fuzzer speaks too.
+    """
+    commands = [t for t in ticks if not np.isnan(t.executed).all()]
     if not commands:
         return 0
-    rows = np.stack([c.targets for c in commands])
+    rows = np.stack([c.executed for c in commands])
     wrong = (
         ~np.isfinite(rows).all(axis=1) | (rows < spec.low - 1e-6).any(axis=1) | (rows > spec.high + 1e-6).any(axis=1)
     )
@@ -180,7 +184,10 @@ def run(count: int, logs: str = "") -> dict[str, Any]:
     """Fuzz every subscribed topic of a graph of its own.
 
     Returns:
-        topics, messages, violations, exits (processes that ended), growth_mb (the worst process), commands heard.
+        topics, messages, control periods meanwhile, violations, growth of every process [MB].
+
+    Raises:
+        RuntimeError: a process ended; the message says which.
     """
     stage = Stage(sim_graph({"apart": "true"}), arm_spec("so101"), logs, restarts=0)
     try:
@@ -193,12 +200,12 @@ def run(count: int, logs: str = "") -> dict[str, Any]:
         for topic, kind in topics.items():
             fuzzer.flood(topic, kind, count)
         growth = {name: memory_mb(pid) - before[name] for name, pid in pids.items()}
-        commands = stage.watch.heard.commands
+        ticks = stage.watch.heard.ticks
         return {
             "topics": list(topics),
             "messages": len(topics) * count,
-            "commands": len(commands),
-            "violations": violations(commands, stage.watch.spec),
+            "periods": len(ticks),
+            "violations": violations(ticks, stage.watch.spec),
             "growth_mb": growth,
         }
     finally:
@@ -207,7 +214,7 @@ def run(count: int, logs: str = "") -> dict[str, Any]:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(prog="python -m vla_rl.ros.measure.fuzz", description=(__doc__ or "").split("\n")[0])
+    parser = argparse.ArgumentParser("vla_rl.ros.measure.fuzz", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--count", type=int, default=10_000, help="messages a topic (default 10000)")
     parser.add_argument("--json", default="", metavar="FILE")
     parser.add_argument("--logs", default="", metavar="DIR")

@@ -1,6 +1,6 @@
 """Pictures at the pace of cameras from one process to another, counted and timed.
 
-python -m vla_rl.ros.measure.image_load --seconds 60     the sending side, which the receiving side starts by itself
+python -m vla_rl.ros.measure.image_load --seconds 60     the sending side; the receiving side starts it by itself
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def measure(load: Load) -> dict[str, float]:
     executor = SingleThreadedExecutor(context=context)
     executor.add_node(sink)
     flags = [f"--{name}={value}" for name, value in vars(load).items() if name != "compressed"]
-    command = [sys.executable, "-m", "vla_rl.ros.measure.image_load", *flags, *(["--compressed"] if load.compressed else [])]
+    command = [sys.executable, "-m", __name__, *flags, *(["--compressed"] if load.compressed else [])]
     sender = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         before = time.process_time()
@@ -166,7 +166,8 @@ def _scene(load: Load) -> Picture:
 
 def main() -> None:
     """Command line of the sending side."""
-    parser = argparse.ArgumentParser(prog="python -m vla_rl.ros.measure.image_load", description=(__doc__ or "").split("\n")[0])
+    description = (__doc__ or "").split("\n")[0]
+    parser = argparse.ArgumentParser(prog="python -m vla_rl.ros.measure.image_load", description=description)
     parser.add_argument("--compressed", action="store_true")
     for name in ("seconds", "cameras", "width", "height", "rate"):
         default = getattr(Load, name)

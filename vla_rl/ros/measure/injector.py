@@ -12,10 +12,11 @@ import numpy as np
 
 from vla_rl import build
 from vla_rl.robot import arm_spec
+from vla_rl.ros.bringup.options import sim_graph
 from vla_rl.ros.measure.netns import FarSide
+from vla_rl.ros.measure.pace import lateness_ms
 from vla_rl.ros.measure.stage import Stage
 from vla_rl.ros.measure.stalls import Fault, Verdict, judge
-from vla_rl.ros.options import sim_graph
 from vla_rl.types import Source
 
 RECOVERY_S = 120.0  # a killed policy loads its libraries and its weights again
@@ -37,6 +38,7 @@ class Injector:
     Attributes:
         false_holds: times that the arm was held although nothing was done to anybody.
         periods: control periods in which nothing was done to anybody.
+        added_ms: what the graph adds to a command: from when its period began to its arrival in another process [ms].
     """
 
     def __init__(self, policy: str = "tabletop", seed: int = 0, far: str = "", logs: str = "") -> None:
@@ -44,6 +46,7 @@ class Injector:
         self._rng = np.random.default_rng(seed)
         self._tasks, self._episodes = build.task_names(), 0
         self.false_holds = self.periods = 0
+        self.added_ms: list[float] = []
         graph = sim_graph({"policy": policy, "apart": "true"})
         self.stage = Stage(graph, arm_spec("so101"), logs, restarts=10_000, around=self._around)
 
@@ -97,10 +100,14 @@ class Injector:
 
     def _count(self) -> None:
         """Count the undisturbed part of an episode."""
-        sources = [t.source for t in self.stage.watch.heard.ticks]
+        heard = self.stage.watch.heard
+        sources = [t.source for t in heard.ticks]
         acted = sources[sources.index(Source.POLICY) :]
         self.periods += len(acted)
         self.false_holds += sum(a is Source.POLICY and b is Source.HOLD for a, b in pairwise(acted))
+        sent, received = (np.array([getattr(c, k) for c in heard.commands]) for k in ("sent_ns", "received_ns"))
+        late = lateness_ms(sent, 1e9 / self.stage.watch.spec.rate) + (received - sent) / 1e6
+        self.added_ms += late.tolist()
 
     def close(self) -> None:
         """Stop the graph."""

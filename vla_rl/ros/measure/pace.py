@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vla_rl.types import Source
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from vla_rl.ros.measure.watch import Heard
 
 LATE = 1.5  # a period this many times too long is an overrun
+_WINDOW = 300  # periods; over longer ones the system's clock may drift against the monotonic one
 SLOW = 0.02  # share of periods from which on figures say more of the machine than of the policy
 
 
@@ -71,3 +73,11 @@ class Pace:
         ages = np.percentile(self.ages_ms, [50, 99]) if self.ages_ms else (0.0, 0.0)
         counts = {k: getattr(self, k) for k in ("periods", "control_overruns", "robot_overruns", "held", "old_chunks")}
         return {**counts, "age_p50_ms": float(ages[0]), "age_p99_ms": float(ages[1]), "slow": self.slow}
+
+
+def lateness_ms(times_ns: NDArray[np.int64], period_ns: float) -> NDArray[np.float64]:
+    """How much later than an even schedule each of N times is, (N,) [ms]; the earliest of a window is on time."""
+    order = np.rint((times_ns - times_ns[0]) / period_ns)
+    late = (times_ns - times_ns[0]) - order * period_ns
+    windows = [late[i : i + _WINDOW] for i in range(0, len(late), _WINDOW)]
+    return np.concatenate([w - w.min() for w in windows]) / 1e6

@@ -9,10 +9,10 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TextIO
 
 from vla_rl.ros import dds
-from vla_rl.ros.console import Console
-from vla_rl.ros.graph import Graph
+from vla_rl.ros.bringup.console import Console
+from vla_rl.ros.bringup.graph import Graph
+from vla_rl.ros.bringup.supervisor import Supervisor
 from vla_rl.ros.measure.watch import Status, Watch
-from vla_rl.ros.supervisor import Supervisor
 from vla_rl.types import RobotSpec
 
 START_S = 300.0  # a loaded machine loads libraries slowly

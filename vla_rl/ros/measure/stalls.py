@@ -31,7 +31,7 @@ class Tick:
 
     Attributes:
         received_ns: arrival at the listener's middleware.
-        executed: command, (J,) [rad].
+        executed: command, (J,) [rad]; NaN where nothing was sent and the robot holds by itself.
         source: who acted.
         chunk_stamp_ns: stamp of the chunk in use, -1 where none.
     """
@@ -104,6 +104,8 @@ def judge(
 ) -> Verdict:
     """What a fault came to, by what a listener saw from before it until the arm moved again.
 
+    A period in which control sends nothing is the robot's own hold, and counts as one.
+
     Args:
         fault: what was done.
         ticks: control's steps, in order.
@@ -135,7 +137,7 @@ def _upstream_fault(fault: Fault, ticks: Sequence[Tick], spans_ns: Mapping[int, 
         _still(held, spec),
         _grip_kept(ticks[max(first - 2, 0) : first], held, spec),
         _old_chunks(ticks, fault, hold.received_ns),
-        _jump([held[-1], *ticks[first + len(held) :][:1]], spec),
+        _jump([*_sent(held)[-1:], *ticks[first + len(held) :][:1]], spec),
     )
 
 
@@ -145,15 +147,19 @@ def _control_fault(
     trips = [g.hold_ns for g in guards if g.hold_ns > last.received_ns]
     if not trips:
         return Verdict(fault, held=False)
-    resumed = [t for t in ticks if t.received_ns > fault.ended_ns]
+    resumed = _sent([t for t in ticks if t.received_ns > fault.ended_ns])
     return Verdict(
         fault,
         True,
         (trips[0] - last.received_ns) / 1e6,
         (trips[0] - fault.begun_ns) / 1e6,
-        grip_kept=_grip_kept([last], resumed[:1], spec),
+        grip_kept=_grip_taken_over(last, resumed[:1], spec),
         old_chunks=_old_chunks(ticks, fault, trips[0]),
     )
+
+
+def _sent(ticks: Sequence[Tick]) -> list[Tick]:
+    return [t for t in ticks if np.isfinite(t.executed).all()]
 
 
 def _while_held(ticks: Sequence[Tick]) -> list[Tick]:
@@ -166,21 +172,28 @@ def _while_held(ticks: Sequence[Tick]) -> list[Tick]:
 
 
 def _still(held: Sequence[Tick], spec: RobotSpec) -> bool:
-    settled = [t.executed for t in held if t.received_ns - held[0].received_ns > SETTLE_NS]
+    settled = [t.executed for t in _sent(held) if t.received_ns - held[0].received_ns > SETTLE_NS]
     arm = np.array([not j.gripper for j in spec.joints])
     return not settled or float(np.abs(np.stack(settled) - settled[0])[:, arm].max()) <= EXACT
 
 
 def _grip_kept(before: Sequence[Tick], held: Sequence[Tick], spec: RobotSpec) -> bool:
     """A gripper that rests keeps its command exactly; one that moves may brake: v T + v^2 / 2a."""
-    for j, joint in enumerate(spec.joints):
-        if not joint.gripper or not held:
-            continue
-        speed = abs(before[-1].executed[j] - before[0].executed[j]) * spec.rate
-        room = speed / spec.rate + speed**2 / (2 * joint.acceleration) + EXACT
-        if any(abs(t.executed[j] - before[-1].executed[j]) > room for t in held):
-            return False
-    return True
+    speed = np.abs(before[-1].executed - before[0].executed) * spec.rate
+    acceleration = np.array([j.acceleration for j in spec.joints])
+    room = speed / spec.rate + speed**2 / (2 * acceleration) + EXACT
+    return all(_grippers_within(before[-1], t, room, spec) for t in _sent(held))
+
+
+def _grip_taken_over(before: Tick, after: Sequence[Tick], spec: RobotSpec) -> bool:
+    """Whoever commands first after a silence starts at the gripper's last command: from rest it moves a T^2 at most."""
+    room = np.array([j.acceleration for j in spec.joints]) / spec.rate**2 + EXACT
+    return all(_grippers_within(before, t, room, spec) for t in after)
+
+
+def _grippers_within(one: Tick, other: Tick, room: Array, spec: RobotSpec) -> bool:
+    grippers = np.array([j.gripper for j in spec.joints])
+    return bool((np.abs(other.executed - one.executed) <= room)[grippers].all())
 
 
 def _old_chunks(ticks: Sequence[Tick], fault: Fault, held_ns: int) -> int:

@@ -6,6 +6,7 @@ Receipt is stamped by the middleware in the listener's process, so a listener th
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -101,8 +102,8 @@ class Watch(Client):
         return float("nan")
 
     def _command(self, message: Any, received_ns: int, sent_ns: int) -> None:
-        targets = joints_of(message, self.spec.names)
-        self.heard.commands.append(Command(received_ns, sent_ns, targets))
+        with suppress(ValueError):  # a stranger's: the robot refuses it too
+            self.heard.commands.append(Command(received_ns, sent_ns, joints_of(message, self.spec.names)))
 
     def _step(self, message: Any, received_ns: int, sent_ns: int) -> None:
         values = vector_of(message)

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from vla_rl.execute.player import JOINING
-from vla_rl.ros import names
-from vla_rl.ros.graph import Graph, NodeSpec, ProcessSpec, Value
+from vla_rl.ros.bringup import names
+from vla_rl.ros.bringup.graph import Graph, NodeSpec, ProcessSpec, Value
 from vla_rl.steer.selectors import SELECTORS
 
 Parameters = dict[str, Value]  # by "node.parameter"

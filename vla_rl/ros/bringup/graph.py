@@ -4,7 +4,7 @@
 
     robot --joint_states, camera/*--> policy --candidates--> steering --chunk--> control --joint_commands--> robot
 
-Nothing here imports rclpy: a graph is plain data. vla_rl.ros.options makes one from what a user asks for.
+Nothing here imports rclpy: a graph is plain data. vla_rl.ros.bringup.options makes one from what a user asks for.
 """
 
 from __future__ import annotations

@@ -23,12 +23,13 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import JointState
 
-from vla_rl.ros import dds, names
-from vla_rl.ros.claim import Claim, running
-from vla_rl.ros.console import ROS_FORMAT, Console
-from vla_rl.ros.graph import Graph, ProcessSpec
-from vla_rl.ros.lifecycle import Ascents
-from vla_rl.ros.processes import Child
+from vla_rl.ros import dds
+from vla_rl.ros.bringup import names
+from vla_rl.ros.bringup.claim import Claim, running
+from vla_rl.ros.bringup.console import ROS_FORMAT, Console
+from vla_rl.ros.bringup.graph import Graph, ProcessSpec
+from vla_rl.ros.bringup.lifecycle import Ascents
+from vla_rl.ros.bringup.processes import Child
 from vla_rl.types import Source
 
 STOP_S = 4.0  # after that whatever still runs is killed: Ctrl-C promises five seconds
@@ -63,7 +64,7 @@ class Supervisor:
     Args:
         graph: what to run.
         console: where the nodes' lines go.
-        patience_s: the longest that starting may take.
+        patience_s: the longest that starting may take, also after a restart.
         restarts: how often one process may be started again.
         around: gives for a process's name a context in which it is started.
         began: time.monotonic() of the command, from which the times in `progress` count.
@@ -100,6 +101,7 @@ class Supervisor:
         self._heard: set[str] = set()
         self._worked: set[str] = set()  # processes that were ready once
         self._up: set[str] = set()  # and those that are now
+        self._waiting_since = 0.0  # while not all of them are
         self._ascents = Ascents(self.node, graph.nodes, lambda name: name in self._heard)
         self._folder = tempfile.TemporaryDirectory(prefix="vla_rl_")
         self._children = self._make_children()
@@ -236,9 +238,12 @@ class Supervisor:
                 self._up.add(process.name)
                 self._worked.add(process.name)
                 self.console.say(f"{process.name} is ready, {self.seconds:.1f} s after the command")
-        if self.progress.ready_s is None and self.ready:
-            self.progress.ready_s = self.seconds
-        elif self.progress.ready_s is None and self.seconds > self._patience_s:
+        if self.ready:
+            self._waiting_since = 0.0
+            self.progress.ready_s = self.progress.ready_s or self.seconds
+        elif not self._waiting_since:
+            self._waiting_since = time.monotonic()
+        elif time.monotonic() - self._waiting_since > self._patience_s:
             late = [n.name for n in self.graph.nodes if not self._ascents.ready(n.name)]
             self.progress.failure = f"not ready after {self._patience_s:g} s: {', '.join(late)}"
 

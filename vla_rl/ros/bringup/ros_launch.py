@@ -17,9 +17,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vla_rl.ros import names
-from vla_rl.ros.graph import Graph, NodeSpec, ProcessSpec
-from vla_rl.ros.options import Option
+from vla_rl.ros.bringup import names
+from vla_rl.ros.bringup.graph import Graph, NodeSpec, ProcessSpec
+from vla_rl.ros.bringup.options import Option
 
 if TYPE_CHECKING:
     from launch import LaunchContext, LaunchDescription

@@ -15,9 +15,10 @@ from lifecycle_msgs.srv import ChangeState, GetState
 from rclpy.node import Node
 from rclpy.task import Future
 
-from vla_rl.ros.graph import NodeSpec
+from vla_rl.ros.bringup.graph import NodeSpec
 
 _PATIENCE_S = 2.0  # then a question is asked again; a transition may take as long as it needs
+_PAUSE_S = 0.1  # between questions to a node that waits for its turn
 _STEPS = {State.PRIMARY_STATE_UNCONFIGURED: Transition.TRANSITION_CONFIGURE}
 _STEPS[State.PRIMARY_STATE_INACTIVE] = Transition.TRANSITION_ACTIVATE
 _VERBS = {Transition.TRANSITION_CONFIGURE: "configure", Transition.TRANSITION_ACTIVATE: "activate"}
@@ -116,7 +117,7 @@ class Ascent:
 
     def _may_ask(self) -> bool:
         """Whether it is time for a question: none is open, and no transition, unless that takes suspiciously long."""
-        if self._state.since < (_PATIENCE_S if self._state.open or self.active else 0.0):
+        if self._state.since < (_PATIENCE_S if self._state.open or self.active else _PAUSE_S):
             return False
         return self._state.reachable and (not self._change.open or self._change.since > _PATIENCE_S)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from vla_rl.ros.graph import Value
+from vla_rl.ros.bringup.graph import Value
 
 DOMAINS = range(233)  # the DDS standard's port numbers end at domain 232
 TOPICS = (

@@ -99,7 +99,7 @@ def _die_with(parent: int) -> None:
 
 
 def main() -> None:
-    """`python -m vla_rl.ros.processes PARENT MODULE ARGS`: MODULE, tied to the life of its parent."""
+    """`python -m vla_rl.ros.bringup.processes PARENT MODULE ARGS`: MODULE, tied to the life of its parent."""
     parent, module, *arguments = sys.argv[1:]
     _die_with(int(parent))
     sys.argv = [module, *arguments]

@@ -12,8 +12,8 @@ from pathlib import Path
 from lifecycle_msgs.srv import GetState
 from rclpy.node import Node
 
-from vla_rl.ros.graph import Graph
-from vla_rl.ros.lifecycle import Question
+from vla_rl.ros.bringup.graph import Graph
+from vla_rl.ros.bringup.lifecycle import Question
 
 _LOOK_S = 0.3  # for nodes that run already to be discovered
 _ANSWER_S = 1.5  # for one that was discovered to prove that it is alive
