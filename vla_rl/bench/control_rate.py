@@ -22,7 +22,7 @@ def run(quick: bool = False) -> dict[str, Any]:
 
     Returns:
         `metrics`: commands, periods skipped (gaps of half as much again as a period), lateness of sending against an
-        even schedule p50, p99 and worst [ms], false holds, and control's own overruns.
+        even schedule p50, p99 and worst [ms], false holds, periods without anything to send, control's overruns.
     """
     from vla_rl.ros.bringup.options import sim_graph
     from vla_rl.ros.measure.pace import lateness_ms
@@ -51,6 +51,7 @@ def run(quick: bool = False) -> dict[str, Any]:
                 "late_p99_ms": float(np.percentile(late, 99)),
                 "late_max_ms": float(late.max()),
                 "false_holds": holds,
+                "unsent": sum(bool(np.isnan(t.executed).any()) for t in heard.ticks),
                 "overruns": stage.watch.figure("control", "overruns"),
             }
         }

@@ -55,6 +55,11 @@ class Stop:
         for number in _SIGNALS:
             signal.signal(number, self._ask)
 
+    def deafen(self) -> None:
+        """Nothing is left to stop: a late signal must not spoil the exit status."""
+        for number in _SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self.asked = True
 
@@ -73,6 +78,7 @@ def run(args: argparse.Namespace) -> Result:
     asked = {option.name: str(getattr(args, option.name)) for option in SIM_OPTIONS}
     graph = sim_graph(asked, args.param, args.remap)
     progress = _supervise(graph, args, stop)
+    stop.deafen()
     _say(progress)
     return Result({"command": "up", **asdict(progress)}, 1 if progress.failure else 0)
 

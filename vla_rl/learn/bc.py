@@ -129,7 +129,7 @@ class BehaviourCloning:
         texts = (*self.data.tasks, "")
         self.text_index = {text: i for i, text in enumerate(texts)}
         self.words = tokenize(texts, multiple=8) if config.backbone == "tiny" else None
-        self.augmentation = Augmentation(config.brightness, config.contrast, config.saturation, config.shift)
+        self.augmentation = Augmentation(**{f.name: getattr(config, f.name) for f in dataclasses.fields(Augmentation)})
 
     def _new(self, caches: Sequence[FrameCache]) -> VLAPolicy:
         torch.manual_seed(step_seed(self.config.seed, 0))

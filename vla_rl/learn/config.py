@@ -84,6 +84,14 @@ class BCConfig:
     """Image augmentation: relative change of contrast."""
     saturation: float = 0.15
     """Image augmentation: relative change of saturation."""
+    tint: float = 0.0
+    """Image augmentation: relative change of each colour channel by itself."""
+    hue: float = 0.0
+    """Image augmentation: turn of the hue, 1 for a whole turn."""
+    gamma: float = 0.0
+    """Image augmentation: largest logarithm of the exponent that brightness values get."""
+    noise: float = 0.0
+    """Image augmentation: largest standard deviation of noise, 1 for the whole range."""
     shift: int = 0
     """Image augmentation: shift in pixels; leave 0 for fixed cameras."""
     bf16: str = "auto"

@@ -27,6 +27,7 @@ from vla_rl.ros import dds, messages, qos
 from vla_rl.ros.node import ERROR, OK, WARNING, Health, LifecycleNode, Receipt
 from vla_rl.ros.node import main as run
 from vla_rl.ros.parameters import parameter
+from vla_rl.ros.realtime import CONTROL, promote_process
 from vla_rl.types import Mode
 
 _CHUNK_BYTES = 1 << 20
@@ -80,7 +81,7 @@ class ControlNode(LifecycleNode):
         self._entities: list[Callable[[], Any]] = []
         self._mode: Mode | None = None
         self._answered: tuple[int, Tick] | None = None
-        self._loop, self._fifo, self._owed = PeriodicLoop(1.0), False, 0
+        self._loop, self._realtime, self._owed = PeriodicLoop(1.0), False, 0
 
     def accept(self, config: ControlNodeConfig) -> None:
         """Take new bounds; while active none may be loosened, and nothing else may change."""
@@ -115,7 +116,7 @@ class ControlNode(LifecycleNode):
         self._stopping.clear()
         self._answered, self._owed, self._mode = None, 0, None
         gc.freeze()
-        self._fifo = self.config.realtime_priority and realtime_priority(FEEDER)
+        self._realtime = self.config.realtime_priority and not self.config.lockstep and promote_process()
         if not self.config.lockstep:
             self._thread = Thread(target=self.guarded(self._run), name="control loop")
             self._thread.start()
@@ -211,8 +212,8 @@ class ControlNode(LifecycleNode):
 
     def _run(self) -> None:
         """The control loop."""
-        if self._fifo:
-            realtime_priority()
+        if self._realtime:
+            realtime_priority(CONTROL)
         for now in self._loop.ticks():
             if self._stopping.is_set():
                 return
@@ -254,7 +255,7 @@ class ControlNode(LifecycleNode):
         controller, loop = self._controller, self._loop
         values: dict[str, object] = {
             "mode": controller.mode, "periods": loop.periods, "overruns": loop.overruns,
-            "late_p50_ms": loop.late_ms(50), "late_p99_ms": loop.late_ms(99), "realtime": self._fifo,
+            "late_p50_ms": loop.late_ms(50), "late_p99_ms": loop.late_ms(99), "realtime": self._realtime,
             **controller.counters,
         }  # fmt: skip
         if controller.mode is Mode.STOPPED:

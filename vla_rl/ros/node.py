@@ -304,6 +304,8 @@ def main(*makers: Callable[[], Any], argv: list[str] | None = None) -> int:
             node.close()
             node.destroy_node()
         rclpy.try_shutdown()
+        for number in (signal.SIGINT, signal.SIGTERM):  # a second Ctrl-C must not end the end
+            signal.signal(number, signal.SIG_IGN)
     return status
 
 

@@ -25,12 +25,12 @@ from vla_rl.ros.guard import Guard
 from vla_rl.ros.node import OK, WARNING, Health, Node, Receipt
 from vla_rl.ros.node import main as run
 from vla_rl.ros.parameters import parameter
+from vla_rl.ros.realtime import ROBOT, WATCHDOG, promote_process
 from vla_rl.ros.requests import Requests
 from vla_rl.ros.urdf import urdf
 from vla_rl.types import Array, RobotSpec
 
 TIMES = ("real", "faster", "lockstep")
-WATCHDOG, FEEDER, LOOP = 49, 40, 30  # real-time priorities, all below that of control's loop
 _PATIENCE_S = 60.0  # another task's world takes a while on a loaded machine
 _BLIND_S = 1.0
 _REPEAT_S = 0.5
@@ -81,14 +81,9 @@ class RobotNode(Node):
         self._advertise()
         self._reset()
         gc.freeze()
+        self._realtime = self.config.realtime_priority and self._speed > 0 and promote_process()
         for thread in self._threads:
             thread.start()
-        self._prefer(FEEDER)
-
-    def _prefer(self, priority: int) -> None:
-        """What an arm's own electronics would do goes before what only computes."""
-        if self.config.realtime_priority and self._speed:
-            realtime_priority(priority)
 
     def _make(self, config: RobotConfig) -> Any:
         env = build.EnvConfig(randomisation=config.randomisation, phrasings=config.phrasings, cameras=config.cameras)
@@ -194,7 +189,8 @@ class RobotNode(Node):
 
     def _run(self) -> None:
         """The robot loop, until the node closes."""
-        self._prefer(LOOP)
+        if self._realtime:
+            realtime_priority(ROBOT)
         try:
             (self._run_lockstep if not self._speed else self._run_paced)()
         finally:
@@ -261,7 +257,8 @@ class RobotNode(Node):
 
     def _watch(self) -> None:
         """Hold the arm as soon as commands fall silent, and go on braking once a period."""
-        self._prefer(WATCHDOG)
+        if self._realtime:
+            realtime_priority(WATCHDOG)
         while not self._stopping.is_set():
             now = time.monotonic_ns()
             command = None if self._paused else self._guard.hold(now)
@@ -278,6 +275,7 @@ class RobotNode(Node):
         publishers = self._publishers_of_commands()
         values: dict[str, object] = {
             "periods": self._loop.periods, "overruns": self._loop.overruns, "late_p99_ms": self._loop.late_ms(99),
+            "realtime": self._realtime,
             "holding": guard.holding, "holds": guard.holds, "clamped": guard.clamps, "strangers": guard.strangers,
             "command_publishers": len(publishers), "episode": self._episode, "paused": self._paused,
         }  # fmt: skip

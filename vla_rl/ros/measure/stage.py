@@ -16,7 +16,7 @@ from vla_rl.ros.measure.watch import Status, Watch
 from vla_rl.types import RobotSpec
 
 START_S = 300.0  # a loaded machine loads libraries slowly
-RESET_S = 30.0  # may compile another task's world
+RESET_S = 120.0  # a loaded machine compiles a world and thinks slowly
 FRESH = 3  # periods after a reset until a chunk surely answers the new scene and the new instruction
 
 
