@@ -39,14 +39,15 @@ class RealTimeRobot:
         self._monotonic_ns, self._system_ns = monotonic_ns, system_ns
         self._step_ns = robot.env.world.dt * 1e9 / robot.env.world.substeps / speed
         self._inbox: deque[tuple[int, Array | None]] = deque()
-        self.paused, self._phase = False, 0
+        self.paused, self._phase, self._stamp_ns = False, 0, 0
         self._rebase()
 
     def _rebase(self) -> None:
         """The world as it is belongs to now, and whatever came before is void."""
         self._start_ns, self._done = self._monotonic_ns(), 0
         self._inbox.clear()
-        self._targets, self._stamp_ns = self.sim.env.world.targets, self.now_ns()
+        self._targets = self.sim.env.world.targets
+        self._stamp(self.now_ns())
 
     def reset(self, seed: int | None = None, options: Mapping[str, Any] | None = None) -> None:
         """A new scene, now."""
@@ -65,7 +66,7 @@ class RealTimeRobot:
     def step(self) -> None:
         """One control period while paused."""
         self._advance(self.sim.env.world.substeps)
-        self._stamp_ns = self.now_ns()
+        self._stamp(self.now_ns())
 
     def status(self) -> dict[str, float]:
         """What the task says of the episode so far."""
@@ -123,7 +124,12 @@ class RealTimeRobot:
         skipped = max(0, due - self._done - int(CATCH_UP_S * 1e9 / self._step_ns))
         self._start_ns += round(skipped * self._step_ns)
         self._advance(due - skipped - self._done)
-        self._stamp_ns = system - (monotonic - self._start_ns - round(self._done * self._step_ns))
+        self._stamp(system - (monotonic - self._start_ns - round(self._done * self._step_ns)))
+
+    def _stamp(self, stamp_ns: int) -> None:
+        """The two clocks are not read at the very same instant: that alone must not turn two stamps round."""
+        close = 0 <= self._stamp_ns - stamp_ns < self._step_ns
+        self._stamp_ns = self._stamp_ns + 1 if close else stamp_ns
 
     def _advance(self, steps: int) -> None:
         """Some engine steps, with the commands that fall into them; each whole period is judged."""

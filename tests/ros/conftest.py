@@ -1,12 +1,28 @@
 """Real nodes over real DDS: loopback only, and a ROS domain for each pytest worker."""
 
+import fcntl
 import os
+import tempfile
+from pathlib import Path
 
 import pytest
 
-_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-_RUN = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
-os.environ["ROS_DOMAIN_ID"] = str(1 + (_RUN * 5 + _WORKER) % 100)  # higher domains share ports with other programs
+
+def _free_domain():
+    """A ROS domain that no other test run on this host has, and the lock that keeps it."""
+    for domain in range(1, 100):  # higher ones share ports with other programs
+        lock = (Path(tempfile.gettempdir()) / f"vla_rl_test_domain_{domain}.lock").open("a")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
+        else:
+            return domain, lock
+    raise RuntimeError("every ROS domain is taken by a test run")
+
+
+_DOMAIN, _LOCK = _free_domain()
+os.environ["ROS_DOMAIN_ID"] = str(_DOMAIN)
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 os.environ["RCUTILS_LOGGING_BUFFERED_STREAM"] = "0"
 

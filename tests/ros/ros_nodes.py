@@ -111,13 +111,15 @@ class Peer(Client):
                 state = self.call(GetState, f"{node}/get_state", GetState.Request(), PATIENCE_S / 4)
                 if state.current_state.label == goal:
                     return True
-        raise AssertionError(f"{node} answers no call to {step}")
+            for key in [k for k in self._clients if k[1].startswith(f"{node}/")]:
+                self.node.destroy_client(self._clients.pop(key))  # a new one is discovered anew
+        raise AssertionError(f"{node} answers no call to {step}; {said_so_far()}")
 
     def until(self, condition, what="it happens"):
         try:
             wait_until(condition, PATIENCE_S, what)
         except TimeoutError as error:
-            raise AssertionError(f"{error}; said so far:\n" + "\n".join(p.log for p in Process.started)) from None
+            raise AssertionError(f"{error}; {said_so_far()}") from None
 
     def publisher(self, kind, topic, qos):
         """A publisher that somebody hears already."""
@@ -132,6 +134,11 @@ class Peer(Client):
             assert time.monotonic() < end, "it never happened"
             act()
             time.sleep(period_s)
+
+
+def said_so_far():
+    """What every process said, and which still live."""
+    return "\n".join(f"{p.pid} {'lives' if p.alive else 'has ended'}: {p.log}" for p in Process.started)
 
 
 def _yaml(value):

@@ -116,7 +116,7 @@ def test_it_commands_nothing_before_it_is_active_and_nothing_after(world, peer, 
     world.live(acting(world, Source.POLICY))
     assert world.commands
     assert peer.change("control", "deactivate")
-    assert not peer.node.count_subscribers("joint_states")
+    peer.until(lambda: not peer.node.count_subscribers("joint_states"))
     time.sleep(0.3)
     said = len(world.commands), len(world.steps)
     time.sleep(0.3)
@@ -181,10 +181,11 @@ def test_a_human_takes_over_and_hands_back(world, peer):
 
     thread = threading.Thread(target=drive)
     thread.start()
-    world.live(acting(world, Source.HUMAN))
-    assert np.isfinite(world.last["proposed/gripper"])  # what the policy would have done goes on being said
-    stop.set()
-    thread.join()
+    try:  # what the policy would have done goes on being said
+        world.live(lambda: acting(world, Source.HUMAN)() and np.isfinite(world.last["proposed/gripper"]))
+    finally:
+        stop.set()
+        thread.join()
     world.live(acting(world, Source.HOLD))
     assert world.why == "human_silent"
     assert peer.call(SetBool, "control/take_over", SetBool.Request(data=False)).success

@@ -155,3 +155,18 @@ def test_how_an_episode_ended_stays_though_the_world_goes_on():
     assert {k: later[k] for k in ("success", "terminated", "truncated", "steps")} == {
         k: ended[k] for k in ("success", "terminated", "truncated", "steps")
     }
+
+
+def test_stamps_increase_though_the_two_clocks_are_not_read_at_once_and_follow_a_clock_that_is_set_back():
+    live, clock = make()
+    rng, stamps = np.random.default_rng(0), []
+    live._system_ns = lambda: EPOCH + clock.now - int(rng.integers(0, 500_000))
+    for i in range(60):
+        clock.now += PERIOD if i % 3 else 0
+        if i % 20 == 10:
+            live.reset(seed=1)
+        stamps.append(live.sense().stamp_ns)
+    assert (np.diff(stamps) > 0).all()
+    live._system_ns = lambda: EPOCH + clock.now - 3600 * 10**9
+    clock.now += PERIOD
+    assert live.sense().stamp_ns < stamps[-1] - 3599 * 10**9

@@ -18,6 +18,7 @@ from rclpy.task import Future
 from vla_rl.ros.bringup.graph import NodeSpec
 
 _PATIENCE_S = 2.0  # then a question is asked again; a transition may take as long as it needs
+_UNANSWERED = 3  # calls without an answer until a new client tries
 _PAUSE_S = 0.1  # between questions to a node that waits for its turn
 _STEPS = {State.PRIMARY_STATE_UNCONFIGURED: Transition.TRANSITION_CONFIGURE}
 _STEPS[State.PRIMARY_STATE_INACTIVE] = Transition.TRANSITION_ACTIVATE
@@ -25,10 +26,16 @@ _VERBS = {Transition.TRANSITION_CONFIGURE: "configure", Transition.TRANSITION_AC
 
 
 class Question:
-    """One service call under way at a time; `answer()` is its response, once."""
+    """One service call under way at a time; `answer()` is its response, once.
+
+    On a starved machine a server may never discover the reader of a client's answers; after a few calls without an
+    answer the client is therefore made anew.
+    """
 
     def __init__(self, node: Node, service: Any, name: str) -> None:
-        self._node, self._client = node, node.create_client(service, name)
+        self._node, self._service, self._name = node, service, name
+        self._client = node.create_client(service, name)
+        self._unanswered = 0
         self._future: Future | None = None
         self._asked = 0.0
 
@@ -49,7 +56,11 @@ class Question:
 
     def ask(self, request: Any) -> Future:
         """Send a request; one that was still open is forgotten."""
+        self._unanswered += self.open
         self.forget()
+        if self._unanswered >= _UNANSWERED:
+            self._node.destroy_client(self._client)
+            self._client, self._unanswered = self._node.create_client(self._service, self._name), 0
         self._asked, self._future = time.monotonic(), self._client.call_async(request)
         return self._future
 
@@ -57,7 +68,7 @@ class Question:
         """The response if there is a new one, else None."""
         if self._future is None or not self._future.done():
             return None
-        response, self._future = self._future.result(), None
+        response, self._future, self._unanswered = self._future.result(), None, 0
         return response
 
     def close(self) -> None:
