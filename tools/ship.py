@@ -24,8 +24,8 @@ told in words. Two 96x96 cameras and the joint positions in; chunks of {horizon}
 
 ## Figures
 
-`vla-rl eval --task all --randomisation {level} --episodes {episodes}{pairs}`, scenes from seed {seed} (never trained on),
-95% Wilson intervals:
+`vla-rl eval --task all --randomisation {level} --episodes {episodes}{pairs}`, scenes from seed {seed}
+(never trained on), 95% Wilson intervals:
 
 | task | success | named object first | episodes |
 |---|---|---|---|

@@ -219,14 +219,27 @@ def test_bounds_can_be_tightened_but_not_loosened_while_it_is_active(world, peer
     assert peer.change("control", "activate")
 
 
-def test_a_second_control_refuses_to_take_the_arm(world, peer, start):
+def test_a_second_control_refuses_to_take_the_arm(world, peer, start, control):
     second = start("control_node", __node="understudy")
     assert peer.change("understudy", "configure")
-    peer.every(1.0, lambda: None, lambda: not peer.change("understudy", "activate"))
-    (line,) = second.errors
-    assert "another node has the arm: /joint_commands is published by /control" in line
+    assert not peer.change("understudy", "activate")
+    assert f"another control has the arm: process {control.pid} of this host" in second.errors[0]
     world.live(acting(world, Source.POLICY))
-    second.stop()
+    assert peer.change("control", "deactivate")
+    assert peer.change("understudy", "activate")
+    second.kill()
+    assert peer.change("control", "activate")  # a control that was killed is not waited for longer than its lease
+
+
+def test_a_control_on_another_host_keeps_the_arm(start, peer):
+    elsewhere = peer.node.create_publisher(JointState, "/far/joint_commands", qos.OFFER)
+    process = start("control_node", __ns="/far")
+    assert peer.change("/far/control", "configure")
+    assert not peer.change("/far/control", "activate")
+    assert "another node has the arm: /far/joint_commands is published by /peer" in process.errors[0]
+    peer.node.destroy_publisher(elsewhere)
+    assert peer.change("/far/control", "activate")
+    process.stop()
 
 
 def test_in_lockstep_each_period_of_the_robot_gets_one_answer_and_the_same_when_asked_again(start, peer):

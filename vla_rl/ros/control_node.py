@@ -24,6 +24,7 @@ from vla_rl.execute.loop import PeriodicLoop, realtime_priority
 from vla_rl.execute.player import JOINING
 from vla_rl.robot import arm_names, arm_spec
 from vla_rl.ros import dds, messages, qos
+from vla_rl.ros.lock import HostLock
 from vla_rl.ros.node import ERROR, OK, WARNING, Health, LifecycleNode, Receipt
 from vla_rl.ros.node import main as run
 from vla_rl.ros.parameters import parameter
@@ -108,6 +109,7 @@ class ControlNode(LifecycleNode):
 
     def activate(self) -> None:
         """Take the arm, unless another control has it."""
+        self._claim()
         self._wait_for_the_arm()
         self._open()
         time.sleep(0.2)  # two that activate at once see each other by now
@@ -120,6 +122,15 @@ class ControlNode(LifecycleNode):
         if not self.config.lockstep:
             self._thread = Thread(target=self.guarded(self._run), name="control loop")
             self._thread.start()
+
+    def _claim(self) -> None:
+        """On this host a lock decides at once; what runs on other hosts only discovery tells."""
+        topic = self.resolve_topic_name("joint_commands")
+        try:
+            lock = HostLock(f"{topic} of ROS domain {self.context.get_domain_id()}")
+        except ValueError as error:
+            raise ValueError(f"another control has the arm: {error}") from None
+        self._entities.append(lock.close)
 
     def _wait_for_the_arm(self) -> None:
         """A control that was killed is still listed until its lease has run out; one that lives stays."""
