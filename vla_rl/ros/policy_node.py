@@ -26,6 +26,7 @@ from vla_rl.ros.leaving import abortable, leave
 from vla_rl.ros.node import ERROR, OK, WARNING, Health, LifecycleNode, Receipt
 from vla_rl.ros.parameters import parameter
 from vla_rl.ros.qos import EVERY, LATCHED, LATEST, OFFER
+from vla_rl.ros.realtime import favour_process
 from vla_rl.types import CameraSpec, Candidates
 
 HEADER_BYTES = 4096
@@ -40,6 +41,7 @@ class PolicyParameters:
     device: str = parameter("auto", "where the policy computes: auto, cpu or cuda")
     dtype: str = parameter("float32", "of matrix products", choices=("float32", "bfloat16", "float16"))
     threads: int = parameter(1, "threads of a computation on the CPU", 1, 64)
+    nice: int = parameter(-10, "niceness of the process, where the system allows it", -20, 19)
     candidates: int = parameter(1, "chunks drawn for an observation at most", 1, 256)
     budget_s: float = parameter(0.1, "time for an inference [s]; K shrinks where it is short; 0: no limit", 0.0, 60.0)
     rate: float = parameter(10.0, "inferences a second at most [Hz]", 0.1, 1000.0)
@@ -91,6 +93,7 @@ class PolicyNode(LifecycleNode):
         """Load the checkpoint, check that it fits the robot, and warm it up."""
         config = self.config
         torch.set_num_threads(config.threads)
+        favour_process(config.nice)
         self._spec = arm_spec(config.arm)
         cameras = config.cameras or tuple(camera.name for camera in self._spec.cameras)
         folder = build.check_policy(config.checkpoint)
