@@ -53,7 +53,8 @@ def render(result: Mapping[str, Any], videos: Path, command: str = "") -> str:
 def _lead(result: Mapping[str, Any]) -> str:
     seeds = result["seeds"]
     parts = [f"{result['episodes']} episodes", f"scenes {seeds[0]} to {seeds[-1]}"]
-    shown = {key: key for key in ("randomisation", "phrasings", "ensemble", "selector")} | {"through": "through the"}
+    joined = "joining" if "through" in result else "ensemble"  # the graph joins chunks in its control node
+    shown = {key: key for key in ("randomisation", "phrasings", joined, "selector")} | {"through": "through the"}
     parts += [f"{label} {result[key]}" for key, label in shown.items() if result.get(key)]
     return ", ".join(parts)
 
