@@ -134,13 +134,58 @@ def test_a_hold_brakes_latches_once_and_keeps_the_grippers_last_command():
     np.testing.assert_allclose(arm.controller.tick(arm.time).command, arm.commands[-1], atol=1e-9)
 
 
-def test_a_hold_without_fresh_joints_keeps_the_last_command():
+def test_a_robot_that_is_not_heard_is_sent_nothing_and_holds_by_itself_with_the_grip_it_has():
     arm = moving()
     arm.silent = True
+    arm.give(line(arm.joints, joint=5, step=-0.02, length=16))
     ticks = arm.run(40)
-    assert ticks[-1].hold == "joints_stale"
-    assert_still(ticks[-20:])
-    assert violations(arm.controller.limits, np.array(arm.commands)) == []
+    assert violations(arm.controller.limits, np.array([t.command for t in ticks if t.command is not None])) == []
+    assert {(t.command is None, t.hold) for t in ticks[-20:]} == {(True, "joints_stale")}
+    kept = HOME + 0.1
+    arm.controller.robot_keeps(kept)  # the robot heard less than what was sent, and kept its grip
+    arm.silent = False
+    assert (arm.tick().hold, arm.ticks[-1].command) == ("no_chunk", None)
+    assert arm.give(np.where(np.arange(6) == 5, kept, line(arm.joints))) == ""
+    assert arm.tick().command[5] == kept[5]
+
+
+def test_chunks_that_a_cut_network_kept_back_are_dropped_and_held_against_nobody():
+    arm = moving()
+    arm.silent = True
+    arm.run(40)
+    backlog = [line()] * 5
+    assert all("not heard" in arm.give(chunk, age=20 - i) for i, chunk in enumerate(backlog))
+    arm.silent = False
+    arm.see()
+    assert all("before all chunks" in arm.give(chunk, age=20 - i) for i, chunk in enumerate(backlog))
+    assert arm.controller.mode is Mode.AUTONOMOUS
+    assert arm.give(line(arm.joints)) == ""
+
+
+def test_what_the_robot_keeps_changes_nothing_while_somebody_acts_and_is_believed_within_the_limits_only():
+    arm = moving()
+    before = arm.joints
+    arm.controller.robot_keeps(HOME + 0.3)
+    assert np.abs(arm.tick().command - before)[5] < 1e-9
+    fresh = Arm()
+    fresh.controller.robot_keeps(np.full(6, 1e9))
+    fresh.controller.robot_keeps(np.full(6, np.nan))
+    fresh.see()
+    fresh.give(line())
+    limits = fresh.controller.limits
+    assert limits.low[5] <= fresh.tick().command[5] <= limits.high[5]
+
+
+def test_a_tick_that_a_stall_kept_from_being_sent_is_overdue_and_the_one_instead_of_it_is_a_hold():
+    arm = moving()
+    controller = arm.controller
+    arm.tick()
+    assert not controller.overdue(arm.time)
+    later = arm.time + 5 * PERIOD
+    assert controller.overdue(later)
+    instead = controller.tick(later)
+    assert (instead.command, instead.source, controller.overdue(later)) == (None, Source.HOLD, False)
+    assert controller.counters["stalls"] == 1
 
 
 def test_after_a_stall_of_control_itself_old_chunks_are_void_and_the_arm_starts_where_it_is():

@@ -50,6 +50,15 @@ def test_malformed_messages_on_every_topic_end_no_process_and_move_no_arm(inject
     assert fuzz.violations(stage.watch.heard.ticks, stage.watch.spec) == 0
 
 
+def test_a_measurement_that_heard_too_little_proves_nothing():
+    found = {"violations": 0, "periods": 1593, "periods_due": 29_000, "growth_mb": {"robot": 0.1, "policy": 9.0}}
+    assert fuzz.faults(found) == [
+        "only 1593 of 29000 control periods were heard",
+        "policy grew by 9.0 MB in the second round",
+    ]
+    assert not fuzz.faults({**found, "periods": 28_000, "growth_mb": {"robot": 0.1}})
+
+
 def test_figures_take_the_worst_of_every_fault():
     verdicts = [
         Verdict(Fault("policy", "stop", 0, 1), True, 40.0, 300.0),

@@ -58,7 +58,7 @@ class Arm:
 
         def act():
             targets[joint] += np.sign(by) * min(0.02, abs(start[joint] + by - targets[joint]))
-            self.publisher.publish(messages.joint_state(SPEC.names, targets, 1))
+            self.publisher.publish(messages.joint_state(SPEC.names, targets, time.time_ns()))
 
         self.peer.every(PERIOD, act, until)
         return start
@@ -138,14 +138,26 @@ def start_of(arm):
     return joints(arm.states[0])[4]
 
 
+def test_it_tells_everything_that_reached_the_arm_and_which_of_it_is_its_own_hold(arm, peer):
+    told = peer.hear(JointState, "joint_targets")
+    start = arm.move(4, -0.2, lambda: len(told) > 8)
+    peer.until(lambda: all(m.header.frame_id == "hold" for m in told[-20:]))
+    commanded, rest = [m for m in told if m.header.frame_id != "hold"], told[-20:]
+    assert commanded
+    assert max(joints(m)[4] for m in told) <= start[4] + 0.01
+    assert joints(commanded[-1])[4] < start[4]
+    assert (np.diff(stamps([commanded[-1], *rest])) > 0).all()
+    assert {joints(m)[5] for m in rest} == {joints(commanded[-1])[5]}
+
+
 def test_commands_of_a_second_publisher_are_not_mixed_in_and_it_is_named(arm, peer, robot):
     told = peer.hear(DiagnosticArray, "/diagnostics", qos.EVERY)
     second = peer.publisher(JointState, "joint_commands", qos.OFFER)
     home = joints(arm.states[-1])
 
     def both():
-        arm.publisher.publish(messages.joint_state(SPEC.names, home, 1))
-        second.publish(messages.joint_state(SPEC.names, home + 0.5, 1))
+        arm.publisher.publish(messages.joint_state(SPEC.names, home, time.time_ns()))
+        second.publish(messages.joint_state(SPEC.names, home + 0.5, time.time_ns()))
 
     def named():
         return any("more than one publisher" in s.message for m in told for s in m.status if s.name == "/robot")
@@ -197,6 +209,21 @@ def test_time_stands_still_in_a_pause_and_one_step_is_one_period(arm, peer):
     assert len(arm.status) == told + 1
     assert peer.trigger("sim/pause") == "running"
     peer.until(lambda: arm.says("steps") > before + 5)
+
+
+def test_a_command_older_than_its_timeout_does_not_move_the_arm_and_is_counted(arm, peer):
+    told = peer.hear(DiagnosticArray, "/diagnostics", qos.EVERY)
+    home = joints(arm.states[-1])
+
+    def late():
+        arm.publisher.publish(messages.joint_state(SPEC.names, home + 0.3, time.time_ns() - 10**9))
+
+    def counted():
+        values = {v.key: v.value for m in told for s in m.status if s.name == "/robot" for v in s.values}
+        return int(values.get("outdated", 0)) > 10
+
+    peer.every(PERIOD, late, counted)
+    assert np.abs(joints(arm.states[-1]) - home).max() < 0.05
 
 
 def test_in_lockstep_the_world_waits_for_each_answer_and_is_the_world_in_process_bit_for_bit(start, peer):

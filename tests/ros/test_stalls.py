@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vla_rl.robot import arm_spec
-from vla_rl.ros.measure.stalls import Fault, Guard, Tick, judge
+from vla_rl.ros.measure.stalls import Fault, Moved, Tick, judge
 from vla_rl.types import Source
 
 SPEC = arm_spec("so101")
@@ -17,7 +17,7 @@ MS = 1_000_000
 SPAN = 500 * MS
 BEGUN, ENDED = 10_000 * MS, 12_000 * MS
 UPSTREAM = Fault("policy", "stop", BEGUN, ENDED)
-CONTROL = Fault("control", "kill", BEGUN, ENDED)
+CONTROL, CUT = Fault("control", "kill", BEGUN, ENDED), Fault("control", "cut", BEGUN, ENDED)
 CHUNK, NEWER = BEGUN - 40 * MS, ENDED + 10 * MS
 LIMIT, OPEN_LOOP = 77.0, 500.0
 
@@ -33,12 +33,34 @@ def ticks(hold_at, resume_at=ENDED + 200 * MS, drift=0.0, grip=0.3, resumed=NEWE
         closed = grip if held else 0.3
         row = np.array([arm] * 5 + [closed])
         stamp = -1 if held else (CHUNK if now < resume_at else resumed)
-        found.append(Tick(now, row, Source.HOLD if held else Source.POLICY, stamp))
+        found.append(Tick(now, row, Source.HOLD if held else Source.POLICY, stamp, now, now))
     return found
 
 
-def verdict(trace, fault=UPSTREAM, guards=()):
-    return judge(fault, trace, guards, {CHUNK: SPAN, NEWER: SPAN}, SPEC)
+def moved(trace):
+    """What a robot makes of control's steps that obeys at once."""
+    return [Moved(t.sent_ns + MS, t.executed, t.stamp_ns, False) for t in trace]
+
+
+def verdict(trace, fault=UPSTREAM, moves=None):
+    return judge(fault, trace, moved(trace) if moves is None else moves, {CHUNK: SPAN, NEWER: SPAN}, SPEC)
+
+
+def silence(trip_ms=60, drift=0.0, grip=0.3, resumed=NEWER, again=0.3, leap=0.0):
+    """Control's steps and what the robot executed, where control is silent and the robot holds by itself."""
+    before = [t for t in ticks(hold_at=10**18) if t.sent_ns <= BEGUN]
+    now, arm, holds = before[-1].sent_ns + trip_ms * MS, before[-1].executed[0], []
+    while now < ENDED + 200 * MS:
+        holds.append(Moved(now, np.array([arm] * 5 + [grip]), now, True))
+        now, arm = now + round(T), arm + drift
+    rows = [np.array([arm + leap + 0.01 * i] * 5 + [again]) for i in range(20)]
+    after = [Tick(t, row, Source.POLICY, resumed, t, t) for i, row in enumerate(rows) for t in [now + round(i * T)]]
+    return [*before, *after], [*moved(before), *holds, *moved(after)]
+
+
+def control_verdict(fault=CONTROL, **story):
+    trace, moves = silence(**story)
+    return verdict(trace, fault, moves)
 
 
 def kept(found):
@@ -92,27 +114,57 @@ def test_a_leap_after_the_hold_is_found():
     assert verdict(ticks(CHUNK + SPAN, leap=0.5)).jump > 1
 
 
-@pytest.mark.parametrize(("trip_ms", "right"), [(60, True), (76, True), (110, False)])
-def test_silence_of_control_is_judged_by_the_robots_own_watchdog(trip_ms, right):
-    before = [t for t in ticks(hold_at=10**18) if t.received_ns <= BEGUN]
-    after = [t for t in ticks(hold_at=0, resume_at=10**18) if t.received_ns > ENDED]
-    last = before[-1].received_ns
-    guards = [Guard(last, 0), Guard(last + 100 * MS, last + trip_ms * MS)]
-    assert kept(verdict(before + after, CONTROL, guards)) is right
-    assert not verdict(before + after, CONTROL, guards[:1]).held
+@pytest.mark.parametrize(("trip_ms", "right"), [(60, True), (76, True), (78, False), (110, False)])
+def test_silence_of_control_is_judged_by_the_robots_own_hold(trip_ms, right):
+    assert kept(control_verdict(trip_ms=trip_ms)) is right
+    trace, moves = silence()
+    assert not verdict(trace, CONTROL, [m for m in moves if not m.held]).held
 
 
-@pytest.mark.parametrize(("grip", "right"), [(0.3, True), (0.31, True), (0.5, False)])
-def test_after_a_silence_of_control_the_grip_goes_on_from_its_last_command(grip, right):
-    before = [t for t in ticks(hold_at=10**18) if t.received_ns <= BEGUN]
-    after = [replace(t, executed=np.array([0.5] * 5 + [grip])) for t in ticks(0, ENDED) if t.received_ns > ENDED]
-    guards = [Guard(BEGUN + 100 * MS, before[-1].received_ns + 60 * MS)]
-    assert verdict(before + after, CONTROL, guards).grip_kept is right
+@pytest.mark.parametrize(
+    ("story", "broken"),
+    [
+        ({"drift": 1e-4}, {"still": False}),
+        ({"grip": 0.31}, {"grip_kept": False}),
+        ({"again": 0.5}, {"grip_kept": False}),
+        ({"leap": 0.5}, {"jump": pytest.approx(0.51 * SPEC.rate / SPEC.joints[0].velocity, abs=0.2)}),
+        ({"resumed": BEGUN - 1}, {"old_chunks": 20}),
+    ],
+)
+def test_every_promise_that_the_robots_hold_breaks_is_found(story, broken):
+    good, bad = control_verdict(), control_verdict(**story)
+    assert kept(good)
+    assert not kept(bad)
+    assert {key: getattr(bad, key) for key in broken} == broken
+
+
+def test_after_a_silence_the_grip_goes_on_from_what_the_robot_has_whatever_control_asked_for_meanwhile():
+    trace, moves = silence(grip=0.3, again=0.3)
+    unheard = [replace(t, executed=np.array([0.5] * 6), sent_ns=BEGUN + i * 33 * MS, stamp_ns=BEGUN + i * 33 * MS)
+               for i, t in enumerate(trace[-6:], 1)]  # fmt: skip
+    assert kept(verdict([*trace, *unheard], CUT, moves))
+    asked = [replace(t, executed=np.array([t.executed[0]] * 5 + [0.5])) if t.sent_ns > ENDED else t for t in trace]
+    assert not verdict(asked, CUT, moves).grip_kept
+
+
+def test_steps_that_are_heard_late_are_judged_by_when_they_were_said():
+    trace, moves = silence()
+    late = [replace(trace[10], received_ns=ENDED + 50 * MS, sent_ns=BEGUN + 5 * MS, stamp_ns=BEGUN + 5 * MS)] * 6
+    found = verdict([*trace, *late], CUT, moves)
+    assert found.old_chunks == 0
+    assert kept(found)
+
+
+def test_an_old_command_that_reaches_the_arm_after_the_fault_is_found_whoever_heard_of_its_step():
+    trace, moves = silence()
+    last = moves[-1]
+    for stamp in (BEGUN - MS, trace[10].stamp_ns):
+        assert verdict(trace, CUT, [*moves, replace(last, stamp_ns=stamp)]).old_chunks == 1
 
 
 def test_without_a_word_of_control_before_the_fault_nothing_is_judged():
     with pytest.raises(ValueError, match="nothing was heard of control"):
-        verdict([t for t in ticks(CHUNK + SPAN) if t.received_ns > BEGUN])
+        verdict([t for t in ticks(CHUNK + SPAN) if t.sent_ns > BEGUN])
 
 
 def test_periods_in_which_control_sends_nothing_are_the_robots_own_hold():

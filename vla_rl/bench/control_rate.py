@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
@@ -22,8 +23,9 @@ def run(quick: bool = False) -> dict[str, Any]:
 
     Returns:
         `metrics`: commands, periods skipped (gaps of half as much again as a period), lateness of sending against an
-        even schedule p50, p99 and worst [ms] (by the middleware's stamps, so a step of the system clock shows),
-        false holds, periods without anything to send, and control's own overruns and lateness (monotonic).
+        even schedule p50, p99 and worst [ms] (by the middleware's stamps), the largest step that the system's clock,
+        which makes them, took in a second against the monotonic one [ms], false holds, periods without anything to
+        send, and by control itself (monotonic) its overruns, how late its periods began, and were sent [ms].
     """
     from vla_rl.ros.bringup.options import sim_graph
     from vla_rl.ros.measure.pace import lateness_ms
@@ -37,7 +39,7 @@ def run(quick: bool = False) -> dict[str, Any]:
             stage.new_episode("stack", 2_500_000)
             stage.until(lambda: _acting(stage.watch.heard.ticks), 30.0, "the policy acts")
             stage.watch.clear()
-            stage.wait(seconds)
+            steps = _clock_steps_ms(stage, seconds)
             heard = stage.watch.heard
         sent = np.array([c.sent_ns for c in heard.commands])
         late = lateness_ms(sent, 1e9 / spec.rate)
@@ -51,14 +53,26 @@ def run(quick: bool = False) -> dict[str, Any]:
                 "late_p50_ms": float(np.percentile(late, 50)),
                 "late_p99_ms": float(np.percentile(late, 99)),
                 "late_max_ms": float(late.max()),
+                "clock_step_max_ms": max(steps),
                 "false_holds": holds,
                 "unsent": sum(bool(np.isnan(t.executed).any()) for t in heard.ticks),
                 "overruns": stage.watch.figure("control", "overruns"),
                 "loop_late_p99_ms": stage.watch.figure("control", "late_p99_ms"),
+                "sent_p99_ms": stage.watch.figure("control", "done_p99_ms"),
+                "sent_max_ms": stage.watch.figure("control", "done_max_ms"),
             }
         }
     finally:
         stage.close()
+
+
+def _clock_steps_ms(stage: Any, seconds: float) -> list[float]:
+    """Wait so long, and see by how much each second the system's clock went otherwise than the monotonic one [ms]."""
+    offsets = [time.time_ns() - time.monotonic_ns()]
+    for _ in range(max(round(seconds), 1)):
+        stage.wait(1.0)
+        offsets.append(time.time_ns() - time.monotonic_ns())
+    return [abs(b - a) / 1e6 for a, b in pairwise(offsets)]
 
 
 @contextmanager

@@ -9,6 +9,9 @@ or not told, a command keeps the limits of its robot, and there is a way to stop
                                                     +--> who acts (Arbiter) --> ramp --> SafetyFilter --> command
     human --> checked ------------------------------+          |                            ^
     observe -> RobotClock, Measured                            +-- nobody, or a fault --> Hold
+
+Whoever acts first, or first again after a stall of its own or of the network, starts from rest where the arm is
+measured, its grippers where the robot itself says that it keeps them (`robot_keeps`).
 """
 
 from __future__ import annotations
@@ -152,6 +155,8 @@ class Controller:
         if stamp_ns <= 0 or not self._measured.valid(joints):
             self.counters["joints_rejected"] += 1
             return
+        if self._clock.started and not self._fresh(received_ns):  # what a cut network kept back is nobody's fault
+            self._player.flush(stamp_ns - 1)
         if self._clock.update(stamp_ns, received_ns):
             self.counters["clock_steps"] += 1
             self._void(ramp=False)
@@ -160,11 +165,18 @@ class Controller:
             self.counters["joints_jumped"] += 1
             self._begin()
 
+    def robot_keeps(self, targets: Array) -> None:
+        """Take what the robot was last sent, (J,) [rad]: before anybody acts that is where its grippers are kept."""
+        if not self._moving and self._measured.valid(targets):
+            self._sent_last = np.clip(targets, self.limits.low, self.limits.high)
+
     def chunk(self, chunk: ActionChunk, candidate: int, received_ns: int) -> str:
         """Take a chunk into play; returns "" or, where the whole chunk is rejected, the reason in one line."""
         try:
             if not self._clock.started:
                 raise RejectedError("flushed", "no joints have been measured yet")
+            if not self._fresh(received_ns):
+                raise RejectedError("flushed", "the robot is not heard")
             targets = self._reader.targets(chunk, self._measured.at(chunk.stamp_ns))
             self._player.accept(targets, chunk.dt, chunk.stamp_ns, self._clock.now_ns(received_ns), candidate)
         except RejectedError as rejected:
@@ -228,16 +240,20 @@ class Controller:
         due = self._player.due(self._clock.now_ns(monotonic_ns))
         return self.mode is not Mode.AUTONOMOUS or (due is not None and due.age_s <= max_age_s)
 
+    def overdue(self, monotonic_ns: int) -> bool:
+        """Whether a stall lies between the last tick and a monotonic time [ns]: if it was not sent, tick anew."""
+        return not self.config.simulated_time and (monotonic_ns - self._last_tick_ns) * 1e-9 > STALL * self.limits.dt
+
     def tick(self, monotonic_ns: int) -> Tick:
         """One control period, at a monotonic time [ns]."""
         now_ns = self._clock.now_ns(monotonic_ns)
-        self._notice_stall(monotonic_ns, now_ns)
+        self._notice_silence(monotonic_ns, now_ns)
         due = self._player.due(now_ns)
         if not self.active:
             return self._tick(None, due, Source.HOLD, hold="inactive")
         target, source, reason = self._wanted(due, monotonic_ns)
         if target is None:
-            return self._tick(self._stay(reason, monotonic_ns), due, Source.HOLD, hold=reason)
+            return self._tick(self._stay(reason), due, Source.HOLD, hold=reason)
         if not self._moving:
             self._start()
         between = self._ramp.between(self._filter.command, target, now_ns)
@@ -254,11 +270,15 @@ class Controller:
         said = (due.chunk_stamp_ns, due.index, due.age_s, due.candidate)
         return Tick(command, due.action, source, self.mode, *said, clamped, hold)
 
-    def _notice_stall(self, monotonic_ns: int, now_ns: int) -> None:
-        """After a stall of our own every old chunk is void, and the robot has held by itself."""
-        gap, self._last_tick_ns = monotonic_ns - self._last_tick_ns, monotonic_ns
-        if self._moving and not self.config.simulated_time and gap * 1e-9 > STALL * self.limits.dt:
-            self.counters["stalls"] += 1
+    def _notice_silence(self, monotonic_ns: int, now_ns: int) -> None:
+        """After a stall of our own, and where the robot is not heard, old chunks are void and it holds by itself.
+
+        A robot that is not heard may not hear us either: what we would send it meanwhile, and its gripper's way above
+        all, is none that it went.
+        """
+        stalled, self._last_tick_ns = self.overdue(monotonic_ns), monotonic_ns
+        if self._moving and (stalled or not self._fresh(monotonic_ns)):
+            self.counters["stalls" if stalled else "holds/joints_stale"] += 1
             self._begin()
             self._player.flush(now_ns)
             self._last_tick_ns = monotonic_ns
@@ -284,22 +304,21 @@ class Controller:
             return self._human[0], Source.HUMAN, ""
         return (None, Source.HOLD, "no_chunk") if due is None else (due.action, Source.POLICY, "")
 
-    def _stay(self, reason: str, monotonic_ns: int) -> Array | None:
+    def _stay(self, reason: str) -> Array | None:
         """The next command of a hold; None before anybody has acted."""
         if not self._moving:
             return None
         if self._hold is None:
             self._hold = Hold(self._filter)
             self.counters[f"holds/{reason.partition(':')[0]}"] += 1
-        return self._sent(self._hold.command(self._measured, self._fresh(monotonic_ns)))
+        return self._sent(self._hold.command(self._measured, fresh=True))
 
     def _start(self) -> None:
         """Begin at the measured position; grippers at their last command, where there is one."""
-        assert self._measured.joints is not None
         measured = self._measured.joints
-        self._filter.reset(
-            measured if self._sent_last is None else np.where(self.limits.gripper, self._sent_last, measured)
-        )
+        assert measured is not None
+        last = measured if self._sent_last is None else self._sent_last
+        self._filter.reset(np.where(self.limits.gripper, last, measured))
         self.counters["recoveries"] += bool(self._filter.recovering)
         self._moving = True
 

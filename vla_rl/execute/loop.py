@@ -1,4 +1,4 @@
-"""PeriodicLoop: an absolute schedule on the monotonic clock, with its lateness counted."""
+"""PeriodicLoop: an absolute schedule on the monotonic clock, with the lateness of its beginnings and ends counted."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ class PeriodicLoop:
     def __init__(self, period_s: float) -> None:
         self._period_ns = round(period_s * 1e9)
         self._late: deque[float] = deque(maxlen=KEPT)
+        self._done: deque[float] = deque(maxlen=KEPT)
         self.periods = self.overruns = 0
 
     def ticks(self) -> Iterator[int]:
@@ -45,6 +46,7 @@ class PeriodicLoop:
             now = time.monotonic_ns()
             self.note(now - due)
             yield now
+            self._done.append((time.monotonic_ns() - due) * 1e-6)
             due += self._period_ns
             missed = max((time.monotonic_ns() - due) // self._period_ns, 0)
             self.overruns += missed
@@ -58,3 +60,7 @@ class PeriodicLoop:
     def late_ms(self, percentile: float) -> float:
         """A percentile of the lateness of recent periods [ms]; 0 before the first."""
         return float(np.percentile(self._late, percentile)) if self._late else 0.0
+
+    def done_ms(self, percentile: float) -> float:
+        """A percentile of when the work of recent periods was done, after they were due [ms]; 0 before the first."""
+        return float(np.percentile(self._done, percentile)) if self._done else 0.0

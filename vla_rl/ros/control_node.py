@@ -33,9 +33,6 @@ from vla_rl.types import Mode
 
 _CHUNK_BYTES = 1 << 20
 _SWITCH_S = 5e-4
-FEEDER = (
-    40  # priority of the executor's thread, below the loop's: preempted with the interpreter it would block the loop
-)
 _DEFAULT = ControlConfig()
 
 
@@ -152,6 +149,7 @@ class ControlNode(LifecycleNode):
         self._modes = self._publisher(String, "control/mode", qos.LATCHED)
         for kind, topic, callback, profile, size in (
             (JointState, "joint_states", self._on_joints, qos.LATEST, 16384),
+            (JointState, "joint_targets", self._on_targets, qos.LATEST, 16384),
             (JointState, "human/command", self._on_human, qos.LATEST, 16384),
             (JointTrajectory, "steering/chunk", self._on_chunk, qos.EVERY, _CHUNK_BYTES),
         ):
@@ -199,6 +197,11 @@ class ControlNode(LifecycleNode):
         self._owed = stamp
         self._tick_if_due()
 
+    def _on_targets(self, message: JointState, _: Receipt) -> None:
+        targets = messages.joints_of(message, self._controller.spec.names)
+        with self._lock:
+            self._controller.robot_keeps(targets)
+
     def _on_human(self, message: JointState, receipt: Receipt) -> None:
         targets = messages.joints_of(message, self._controller.spec.names)
         with self._lock:
@@ -228,9 +231,15 @@ class ControlNode(LifecycleNode):
         for now in self._loop.ticks():
             if self._stopping.is_set():
                 return
-            with self._lock:
-                tick, stamp = self._controller.tick(now), self._controller.now_ns(now)
-            self._publish(tick, stamp)
+            self._publish(*self._tick(now))
+
+    def _tick(self, now: int) -> tuple[Tick, int]:
+        """A tick of now and its stamp; one that was computed before a stall is none of now."""
+        with self._lock:
+            tick = self._controller.tick(now)
+            while self._controller.overdue(later := time.monotonic_ns()):
+                tick, now = self._controller.tick(later), later
+            return tick, self._controller.now_ns(now)
 
     def _tick_if_due(self) -> None:
         """Lock-step: answer the newest joint_states once there is something to say, and again if asked again."""
@@ -266,7 +275,8 @@ class ControlNode(LifecycleNode):
         controller, loop = self._controller, self._loop
         values: dict[str, object] = {
             "mode": controller.mode, "periods": loop.periods, "overruns": loop.overruns,
-            "late_p50_ms": loop.late_ms(50), "late_p99_ms": loop.late_ms(99), "realtime": self._realtime,
+            "late_p50_ms": loop.late_ms(50), "late_p99_ms": loop.late_ms(99), "done_p99_ms": loop.done_ms(99),
+            "done_max_ms": loop.done_ms(100), "realtime": self._realtime,
             **controller.counters,
         }  # fmt: skip
         if controller.mode is Mode.STOPPED:
@@ -284,7 +294,3 @@ class ControlNode(LifecycleNode):
 def main() -> int:
     """Run the node in a process of its own."""
     return run(ControlNode)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import math
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -69,7 +68,7 @@ class RobotNode(Node):
         self.spec: RobotSpec = self._robot.spec
         self._period_s = 1.0 / self.spec.rate / (self._speed or 1.0)
         silence = self.config.command_timeout_periods * self._period_s
-        self._guard = Guard(self.spec, silence if self._speed else math.inf)
+        self._guard = Guard(self.spec, silence if self._speed else math.inf, self._speed)
         self._loop = PeriodicLoop(self._period_s)
         self._requests = Requests(_PATIENCE_S)
         self._answers: SimpleQueue[tuple[JointState, Receipt]] = SimpleQueue()
@@ -96,6 +95,7 @@ class RobotNode(Node):
 
     def _advertise(self) -> None:
         self._joints = self.create_publisher(JointState, "joint_states", qos.OFFER)
+        self._targets = self.create_publisher(JointState, "joint_targets", qos.EVERY)
         self._time = self.create_publisher(Clock, "clock", qos.LATEST)
         self._description = self.create_publisher(String, "robot_description", qos.LATCHED)
         self._description.publish(String(data=urdf(self.spec)))
@@ -115,15 +115,25 @@ class RobotNode(Node):
         if not self._speed:
             self._answers.put((message, receipt))
             return
-        self._robot.command(self._taken(message, receipt))
+        self._do(message, receipt)
         self._hold_ns = 0
 
-    def _taken(self, message: JointState, receipt: Receipt) -> Array:
+    def _do(self, message: JointState, receipt: Receipt) -> None:
+        """Do a command; ValueError where it is refused."""
+        stamp = messages.stamp_ns(message.header.stamp)
+        self._send(self._taken(message, stamp, receipt), stamp)
+
+    def _send(self, targets: Array, stamp: int, why: str = "") -> None:
+        """All that ever reaches the arm while the node lives: do it, and tell it."""
+        self._robot.command(targets)
+        self._targets.publish(messages.joint_state(self.spec.names, targets, stamp, frame_id=why))
+
+    def _taken(self, message: JointState, stamp: int, receipt: Receipt) -> Array:
         """What to send to the robot for a command; ValueError where it is refused."""
         targets = messages.joints_of(message, self.spec.names)
         if receipt.publisher != self._guard.publisher and self._guard.holding:
             self._release_the_gone()
-        return self._guard.take(targets, receipt.publisher, receipt.received_ns)
+        return self._guard.take(targets, receipt.publisher, stamp, receipt.received_ns)
 
     def _release_the_gone(self) -> None:
         """Follow another publisher once the one that was followed is no longer there; asked for ten times a second."""
@@ -220,7 +230,7 @@ class RobotNode(Node):
             message, receipt = self._answers.get(timeout=0.05)
             if messages.stamp_ns(message.header.stamp) != stamp or self._paused:
                 return False
-            self._robot.command(self._taken(message, receipt))
+            self._do(message, receipt)
         except Empty:
             return False
         except ValueError as error:
@@ -266,7 +276,7 @@ class RobotNode(Node):
                 self._stopping.wait(max(self._guard.due_in(now), 0.001))
                 continue
             self._hold_ns = self._hold_ns or time.time_ns()
-            self._robot.command(command)
+            self._send(command, self._guard.time_ns(now), "hold")
             self._stopping.wait(self._period_s)
 
     def health(self) -> Health:
@@ -277,7 +287,8 @@ class RobotNode(Node):
             "periods": self._loop.periods, "overruns": self._loop.overruns, "late_p99_ms": self._loop.late_ms(99),
             "realtime": self._realtime,
             "holding": guard.holding, "holds": guard.holds, "clamped": guard.clamps, "strangers": guard.strangers,
-            "command_publishers": len(publishers), "episode": self._episode, "paused": self._paused,
+            "outdated": guard.outdated, "command_publishers": len(publishers), "episode": self._episode,
+            "paused": self._paused,
         }  # fmt: skip
         if len(publishers) > 1:
             who = ", ".join(sorted(f"{p.node_namespace.rstrip('/')}/{p.node_name}" for p in publishers))
@@ -304,7 +315,3 @@ class RobotNode(Node):
 def main() -> int:
     """Run the node in a process of its own."""
     return run(RobotNode)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

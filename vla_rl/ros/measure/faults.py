@@ -30,13 +30,14 @@ _FAR_ENVIRONMENT = {"ROS_AUTOMATIC_DISCOVERY_RANGE": "SUBNET"}  # the cable is t
 
 @dataclass(frozen=True)
 class FaultsConfig:
-    """How many faults of each kind; policy, steering and control take turns. `seed` decides the moments."""
+    """How many faults of each kind; `nodes` take turns. `seed` decides the moments."""
 
     stops: int = 120
     kills: int = 40
     cuts: int = 40
     seed: int = 0
     policy: str = "tabletop"
+    nodes: tuple[str, ...] = NODES
 
 
 def measure(quick: bool = False) -> dict[str, float]:
@@ -54,7 +55,7 @@ def run(config: FaultsConfig, logs: str = "") -> dict[str, Any]:
     """
     parts = [_apart(config, "", logs)]
     if config.cuts and subprocess.run([*_PRIVATE, "true"], capture_output=True).returncode == 0:
-        parts += [_apart(config, node, logs) for node in NODES]
+        parts += [_apart(config, node, logs) for node in config.nodes]
     return {
         "verdicts": [v for part in parts for v in part["verdicts"]],
         "false_holds": sum(part["false_holds"] for part in parts),
@@ -92,22 +93,13 @@ def _worst(verdicts: Sequence[dict[str, Any]], key: str) -> float:
 
 def _apart(config: FaultsConfig, far: str, logs: str) -> dict[str, Any]:
     """One graph in a process of its own, in a private network where a node is to be cut off."""
-    cuts = config.cuts // len(NODES) + (NODES.index(far) < config.cuts % len(NODES)) if far else 0
+    cuts = _turns(config.cuts, config.nodes).count(far)
+    stops, kills = (0, 0) if far else (config.stops, config.kills)
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "part.json"
-        command = [
-            sys.executable,
-            "-m",
-            "vla_rl.ros.measure.faults",
-            "--part",
-            far or "none",
-            "--json",
-            str(target),
-            "--logs",
-            logs,
-        ]
-        command += ["--seed", str(config.seed), "--policy", config.policy, "--cuts", str(cuts)]
-        command += ["--stops", str(0 if far else config.stops), "--kills", str(0 if far else config.kills)]
+        command = [sys.executable, "-m", "vla_rl.ros.measure.faults", "--part", far or "none", "--json", str(target)]
+        command += ["--logs", logs, "--seed", str(config.seed), "--policy", config.policy, "--nodes", *config.nodes]
+        command += ["--stops", str(stops), "--kills", str(kills), "--cuts", str(cuts)]
         environment = {**os.environ, **(_FAR_ENVIRONMENT if far else {})}
         done = subprocess.run([*(_PRIVATE if far else ()), *command], env=environment, stdout=sys.stderr)
         if done.returncode:
@@ -121,7 +113,7 @@ def _part(args: argparse.Namespace) -> dict[str, Any]:
     from vla_rl.ros.measure.injector import Injector
 
     far = "" if args.part == "none" else args.part
-    kinds = [(n, h) for h, count in (("stop", args.stops), ("kill", args.kills)) for n in _turns(count)]
+    kinds = [(n, h) for h, count in (("stop", args.stops), ("kill", args.kills)) for n in _turns(count, args.nodes)]
     kinds += [(far, "cut")] * args.cuts
     injector = Injector(args.policy, args.seed, far, args.logs)
     verdicts = []
@@ -136,8 +128,8 @@ def _part(args: argparse.Namespace) -> dict[str, Any]:
     return {"verdicts": verdicts, **undisturbed}
 
 
-def _turns(count: int) -> list[str]:
-    return [NODES[i % len(NODES)] for i in range(count)]
+def _turns(count: int, nodes: Sequence[str]) -> list[str]:
+    return [nodes[i % len(nodes)] for i in range(count)]
 
 
 def main() -> None:
@@ -146,11 +138,12 @@ def main() -> None:
     for name in ("stops", "kills", "cuts", "seed"):
         parser.add_argument(f"--{name}", type=int, default=getattr(FaultsConfig, name))
     parser.add_argument("--policy", default=FaultsConfig.policy)
+    parser.add_argument("--nodes", nargs="+", choices=NODES, default=NODES, help="whom to hit, in turn")
     parser.add_argument("--json", default="", metavar="FILE")
     parser.add_argument("--logs", default="", metavar="DIR")
     parser.add_argument("--part", default="", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    config = FaultsConfig(args.stops, args.kills, args.cuts, args.seed, args.policy)
+    config = FaultsConfig(args.stops, args.kills, args.cuts, args.seed, args.policy, tuple(args.nodes))
     found = _part(args) if args.part else run(config, args.logs)
     if args.json:
         Path(args.json).write_text(json.dumps(found, indent=1))

@@ -4,6 +4,9 @@
 
 Wrong names, wrong sizes, nothing, NaN, infinities, stamps of any age, texts with control characters, 10 MB. What must
 hold: no process ends, memory stays flat, and every command that reaches the robot is finite and within its limits.
+
+Flat: whatever the first `count` messages of every topic leave behind, another `count` of each adds nothing to it, but
+for FLAT_MB. Resident memory counts, shared segments of DDS included.
 """
 
 from __future__ import annotations
@@ -11,8 +14,10 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
 from array import array
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +37,8 @@ from vla_rl.types import RobotSpec
 
 HUGE = 10_000_000  # bytes
 BURST = 20  # messages between two breaths, 10 ms each
+JUDGED = 0.5  # share of control's periods that must have been heard: what nobody hears violates nothing
+FLAT_MB = 5.0  # less than one message of HUGE that is kept
 _VALUES = (float("nan"), float("inf"), -float("inf"), 1e308, -1e308, 5e-324, 1e9, -0.0)
 _TEXTS = ("", "\x00", "\x1b[2J", "a" * 300, "../../etc/passwd", "{{7*7}}", "%n%s", "shoulder_pan", "é\u202e")
 
@@ -181,10 +188,15 @@ def memory_mb(pid: int) -> float:
 
 
 def run(count: int, logs: str = "") -> dict[str, Any]:
-    """Fuzz every subscribed topic of a graph of its own.
+    """Fuzz every subscribed topic of a graph of its own, twice.
+
+    Args:
+        count: messages a topic and round.
+        logs: folder for the nodes' logs; "" keeps none.
 
     Returns:
-        topics, messages, control periods meanwhile, violations, growth of every process [MB].
+        topics, messages, control periods heard meanwhile and due meanwhile, violations, and by how much each
+        process grew in the first round and in the second [MB].
 
     Raises:
         RuntimeError: a process ended; the message says which.
@@ -192,30 +204,45 @@ def run(count: int, logs: str = "") -> dict[str, Any]:
     stage = Stage(sim_graph({"apart": "true"}), arm_spec("so101"), logs, restarts=0)
     try:
         stage.new_episode("lift", 3_000_000)
-        fuzzer, pids = Fuzzer(stage), {p.name: stage.supervisor.pid(p.name) for p in stage.supervisor.graph.processes}
-        topics = fuzzer.topics()
-        for topic, kind in topics.items():  # first once, so that what grows once is not taken for a leak
-            fuzzer.flood(topic, kind, max(count // 10, 10))
-        before = {name: memory_mb(pid) for name, pid in pids.items()}
-        for topic, kind in topics.items():
-            fuzzer.flood(topic, kind, count)
-        growth = {name: memory_mb(pid) - before[name] for name, pid in pids.items()}
-        ticks = stage.watch.heard.ticks
+        fuzzer, resident = Fuzzer(stage), [_resident(stage)]
+        topics, begun = fuzzer.topics(), time.monotonic()
+        for _ in range(2):
+            for topic, kind in topics.items():
+                fuzzer.flood(topic, kind, count)
+            resident.append(_resident(stage))
+        first, second = ({name: now[name] - was[name] for name in now} for was, now in pairwise(resident))
+        ticks, spec = stage.watch.heard.ticks, stage.watch.spec
         return {
             "topics": list(topics),
-            "messages": len(topics) * count,
+            "messages": 2 * len(topics) * count,
             "periods": len(ticks),
-            "violations": violations(ticks, stage.watch.spec),
-            "growth_mb": growth,
+            "periods_due": round((time.monotonic() - begun) * spec.rate),
+            "violations": violations(ticks, spec),
+            "first_growth_mb": first,
+            "growth_mb": second,
         }
     finally:
         stage.close()
 
 
+def faults(found: Mapping[str, Any]) -> list[str]:
+    """What did not hold, by what `run` found."""
+    wrong = [f"{found['violations']} commands outside the limits"] if found["violations"] else []
+    if found["periods"] < JUDGED * found["periods_due"]:
+        wrong.append(f"only {found['periods']} of {found['periods_due']} control periods were heard")
+    grown = {name: mb for name, mb in found["growth_mb"].items() if mb > FLAT_MB}
+    return wrong + [f"{name} grew by {mb:.1f} MB in the second round" for name, mb in grown.items()]
+
+
+def _resident(stage: Stage) -> dict[str, float]:
+    """Resident memory of every process of a graph [MB]."""
+    return {p.name: memory_mb(stage.supervisor.pid(p.name)) for p in stage.supervisor.graph.processes}
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser("vla_rl.ros.measure.fuzz", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--count", type=int, default=10_000, help="messages a topic (default 10000)")
+    parser.add_argument("--count", type=int, default=10_000, help="messages a topic, sent twice (default 10000)")
     parser.add_argument("--json", default="", metavar="FILE")
     parser.add_argument("--logs", default="", metavar="DIR")
     args = parser.parse_args()
@@ -223,7 +250,10 @@ def main() -> None:
     if args.json:
         Path(args.json).write_text(json.dumps(found, indent=1))
     print(json.dumps(found, indent=1))
-    sys.exit(bool(found["violations"]))
+    wrong = faults(found)
+    for fault in wrong:
+        print(f"fuzz: {fault}", file=sys.stderr)
+    sys.exit(bool(wrong))
 
 
 if __name__ == "__main__":

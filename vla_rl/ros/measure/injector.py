@@ -69,7 +69,7 @@ class Injector:
         fault = self._do(node, how, self._rng.uniform(*DURATION_S))
         stage.until(lambda: self._acts(10, fault.ended_ns), RECOVERY_S, f"going on after the {how} of {node}")
         heard = stage.watch.heard
-        return judge(fault, heard.ticks, heard.guards, heard.spans_ns, stage.watch.spec)
+        return judge(fault, heard.ticks, heard.moves, heard.spans_ns, stage.watch.spec)
 
     def _do(self, node: str, how: str, duration_s: float) -> Fault:
         pid, begun = self.stage.supervisor.pid(node), time.time_ns()
@@ -92,7 +92,7 @@ class Injector:
     def _acts(self, periods: int, since_ns: int = 0) -> bool:
         """Whether the last so many periods were all the policy's."""
         last = self.stage.watch.heard.ticks[-periods:]
-        return len(last) == periods and all(t.source is Source.POLICY and t.received_ns > since_ns for t in last)
+        return len(last) == periods and all(t.source is Source.POLICY and t.sent_ns > since_ns for t in last)
 
     def _moves(self) -> bool:
         last = self.stage.watch.heard.ticks[-3:]

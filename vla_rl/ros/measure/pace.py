@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 LATE = 1.5  # a period this many times too long is an overrun
 _WINDOW = 300  # periods; over longer ones the system's clock may drift against the monotonic one
+EARLY = 0.1  # periods by which a time may be early
 SLOW = 0.02  # share of periods from which on figures say more of the machine than of the policy
 
 
@@ -76,8 +77,24 @@ class Pace:
 
 
 def lateness_ms(times_ns: NDArray[np.int64], period_ns: float) -> NDArray[np.float64]:
-    """How much later than an even schedule each of N times is, (N,) [ms]; the earliest of a window is on time."""
-    order = np.rint((times_ns - times_ns[0]) / period_ns)
-    late = (times_ns - times_ns[0]) - order * period_ns
-    windows = [late[i : i + _WINDOW] for i in range(0, len(late), _WINDOW)]
-    return np.concatenate([w - w.min() for w in windows]) / 1e6
+    """How much later than an even schedule each of N times is, (N,) [ms]; the earliest of a window is on time.
+
+    No two times share a period, so one that comes after its own has ended, and right before the next, is late, and not
+    early for the next: taken for early it would make all others of its window late.
+
+    Args:
+        times_ns: increasing, (N,) [ns]; some may be missing.
+        period_ns: of the schedule [ns].
+    """
+    windows = [times_ns[i : i + _WINDOW] for i in range(0, len(times_ns), _WINDOW)]
+    return np.concatenate([_late_ns(window, period_ns) for window in windows]) / 1e6
+
+
+def _late_ns(times_ns: NDArray[np.int64], period_ns: float) -> NDArray[np.float64]:
+    passed = (times_ns - times_ns[0]).astype(np.float64)
+    turn = np.exp(2j * np.pi * passed / period_ns)  # where in its period each is: most are on time
+    phase = np.angle(np.median(turn.real) + 1j * np.median(turn.imag)) / (2 * np.pi) * period_ns
+    place, count = np.floor((passed - phase) / period_ns + EARLY), np.arange(len(passed))
+    place = np.minimum.accumulate((place - count)[::-1])[::-1] + count
+    late = passed - phase - place * period_ns
+    return np.asarray(late - late.min())

@@ -17,7 +17,7 @@ from sensor_msgs.msg import JointState
 from trajectory_msgs.msg import JointTrajectory
 
 from vla_rl.ros.measure.client import Client
-from vla_rl.ros.measure.stalls import Guard, Tick
+from vla_rl.ros.measure.stalls import Moved, Tick
 from vla_rl.ros.messages import joints_of, stamp_ns, vector_of
 from vla_rl.types import Array, RobotSpec, Source
 
@@ -58,13 +58,13 @@ class Heard:
     ticks: list[Tick] = field(default_factory=list)
     commands: list[Command] = field(default_factory=list)
     statuses: list[Status] = field(default_factory=list)
-    guards: list[Guard] = field(default_factory=list)
+    moves: list[Moved] = field(default_factory=list)
     spans_ns: dict[int, int] = field(default_factory=dict)
     diagnostics: dict[str, dict[str, str]] = field(default_factory=dict)
 
 
 class Watch(Client):
-    """A listener on commands, steps, chunks, the simulation's status and diagnostics.
+    """A listener on commands, what reached the arm of them, steps, chunks, simulation status and diagnostics.
 
     Args:
         spec: the robot, for the order of joints.
@@ -80,6 +80,7 @@ class Watch(Client):
         self.spec, self.heard = spec, Heard()
         self._max_open_loop_s = max_open_loop_s
         self.listen(JointState, "joint_commands", self._command, _LISTEN)
+        self.listen(JointState, "joint_targets", self._moved, _LISTEN)
         self.listen(JointState, "control/step", self._step, _LISTEN)
         self.listen(JointState, "sim/status", self._status, _LISTEN)
         self.listen(JointTrajectory, "steering/chunk", self._chunk, _LISTEN)
@@ -105,11 +106,18 @@ class Watch(Client):
         with suppress(ValueError):  # a stranger's: the robot refuses it too
             self.heard.commands.append(Command(received_ns, sent_ns, joints_of(message, self.spec.names)))
 
+    def _moved(self, message: Any, received_ns: int, sent_ns: int) -> None:
+        held = message.header.frame_id == "hold"
+        with suppress(ValueError):  # a stranger's
+            targets = joints_of(message, self.spec.names)
+            self.heard.moves.append(Moved(sent_ns, targets, stamp_ns(message.header.stamp), held))
+
     def _step(self, message: Any, received_ns: int, sent_ns: int) -> None:
         values = vector_of(message)
         executed = np.array([values.get(f"executed/{name}", np.nan) for name in self.spec.names])
         chunk = round(values["chunk_stamp_s"]) * 10**9 + round(values["chunk_stamp_ns"])
-        self.heard.ticks.append(Tick(received_ns, executed, Source(round(values["source"])), chunk))
+        source, stamp = Source(round(values["source"])), stamp_ns(message.header.stamp)
+        self.heard.ticks.append(Tick(received_ns, executed, source, chunk, sent_ns, stamp))
 
     def _status(self, message: Any, received_ns: int, sent_ns: int) -> None:
         values = vector_of(message)
@@ -126,8 +134,6 @@ class Watch(Client):
                 named.get("touched/", ""),
             )
         )
-        hold = round(values.get("hold_sec", 0)) * 10**9 + round(values.get("hold_nsec", 0))
-        self.heard.guards.append(Guard(received_ns, hold))
 
     def _chunk(self, message: Any, received_ns: int, sent_ns: int) -> None:
         times = [
