@@ -22,7 +22,7 @@ setup(
     entry_points={
         "console_scripts": [
             "vla-rl = vla_rl.cli:main",
-            *(f"{name} = vla_rl.ros.{name}:main" for name in NODES),
+            *(f"{name} = vla_rl.ros.start:{name}" for name in NODES),
         ]
     },
 )

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from importlib import import_module
 from importlib.metadata import entry_points
 from inspect import signature
 from pathlib import Path
@@ -107,9 +108,10 @@ def test_a_wheel_carries_the_same_and_puts_every_executable_on_the_path(tmp_path
 @pytest.mark.parametrize("name", sorted(EXECUTABLES - {"vla-rl"}))
 def test_every_executable_is_a_main_of_its_own_node(name):
     (entry,) = (e for e in entry_points(group="console_scripts") if e.name == name)
-    assert entry.value == f"vla_rl.ros.{name}:main"
-    main = entry.load()
-    assert main.__module__ == entry.module, "another module's main does not know this node"
+    assert entry.value == f"vla_rl.ros.start:{name}"
+    assert entry.load().args == (name,)
+    main = import_module(f"vla_rl.ros.{name}").main
+    assert main.__module__ == f"vla_rl.ros.{name}", "another module's main does not know this node"
     assert not signature(main).parameters
 
 

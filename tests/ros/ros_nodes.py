@@ -26,7 +26,7 @@ EVERYTHING = QoSProfile(depth=1000, reliability=ReliabilityPolicy.BEST_EFFORT)
 
 
 class Process:
-    """`python -m vla_rl.ros.<module>` with parameters."""
+    """A node's executable with parameters."""
 
     started: ClassVar = []
 
@@ -35,7 +35,7 @@ class Process:
         arguments = ["--ros-args", *(part for rule in rules for part in rule)]
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self._process = subprocess.Popen(
-            [*prefix, sys.executable, "-m", f"vla_rl.ros.{module}", *arguments],
+            [*prefix, sys.executable, "-m", "vla_rl.ros.start", module, *arguments],
             stderr=self._log, stdout=self._log, env={**os.environ, **(env or {})},
         )  # fmt: skip
         self.pid = self._process.pid

@@ -1,5 +1,6 @@
 """The Fast DDS profile: pictures arrive, and strangers with default transports are understood."""
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -45,6 +46,36 @@ for _ in range(10):
 print(len(heard), count)
 sys.exit(len(heard) < COUNT)
 """.replace("COUNT", str(COUNT))
+
+LARGE = """
+import subprocess, sys, time
+from pathlib import Path
+from vla_rl.ros import dds, qos
+dds.use_profile()
+import rclpy
+from std_msgs.msg import String
+rclpy.init()
+node = rclpy.create_node("large")
+if sys.argv[1:]:
+    publisher, message = node.create_publisher(String, "text", qos.EVERY), String(data="a" * 4_000_000)
+    while not publisher.get_subscription_count():
+        time.sleep(0.01)
+    for _ in range(30):
+        publisher.publish(message)
+        time.sleep(0.05)
+    sys.exit()
+def resident():
+    lines = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
+    return int(lines["RssAnon"].split()[0]) / 1e3
+heard = []
+node.create_subscription(String, "text", lambda data: heard.append(len(data)), qos.EVERY, raw=True)
+before = resident()
+subprocess.run([sys.executable, "-c", Path("/proc/self/cmdline").read_text().split(chr(0))[2], "publish"], check=True)
+for _ in range(50):
+    rclpy.spin_once(node, timeout_sec=0.02)
+print(len(heard), before, resident())
+sys.exit(len(heard) < 5 or resident() - before > 14.0)
+"""
 
 
 def side(name, other, prefix=(), **env):
@@ -92,7 +123,7 @@ def test_raw_pictures_go_both_ways_between_two_network_namespaces():
 def test_the_profile_is_on_unless_it_is_off_or_the_user_has_one():
     environment = {}
     path = dds.use_profile(environment)
-    assert environment == {dds.CURRENT: path}
+    assert environment == {dds.CURRENT: path, dds.QOS_FROM_PROFILE: "1"}
     assert "33554432" in Path(path).read_text()
     assert dds.use_profile({dds.SWITCH: "off"}) == ""
     assert dds.use_profile({dds.CURRENT: "/my/own.xml"}) == "/my/own.xml"
@@ -106,3 +137,28 @@ def test_a_killed_node_is_forgotten_sooner_with_our_profile_and_nobody_guesses_a
     dds.use_profile(environment)
     assert dds.lease_s(environment) == dds.LEASE_S
     assert dds.lease_s({}) == dds.lease_s({dds.CURRENT: "/my/own.xml"}) == 20.0
+
+
+def test_only_segments_of_processes_that_are_gone_are_removed(tmp_path):
+    def segment(digit, age_s):
+        files = [tmp_path / f"fastdds_{digit * 16}{end}" for end in ("", "_el")]
+        for file in files:
+            file.touch()
+            os.utime(file, (os.stat(file).st_atime, os.stat(file).st_mtime - age_s))
+        return files
+
+    gone, alive, young = segment("a", 3600), segment("b", 3600), segment("c", 0)
+    port = tmp_path / "fastdds_port7412_el"
+    port.touch()
+    os.utime(port, (0, 0))
+    with alive[1].open() as held:
+        fcntl.flock(held, fcntl.LOCK_SH)
+        assert dds.sweep(tmp_path) == 1
+    assert not any(file.exists() for file in gone)
+    assert all(file.exists() for file in (*alive, *young, port))
+
+
+def test_large_messages_that_waited_leave_nothing_behind_in_their_reader():
+    environment = {key: value for key, value in os.environ.items() if key not in (dds.CURRENT, dds.DEPRECATED)}
+    done = subprocess.run([sys.executable, "-c", LARGE], env=environment, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stdout + done.stderr

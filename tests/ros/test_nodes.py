@@ -2,7 +2,9 @@
 
 import ast
 import signal
+from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import rclpy
@@ -12,6 +14,7 @@ from rclpy.lifecycle import LifecycleNode
 
 import vla_rl.ros
 from vla_rl.ros import qos
+from vla_rl.ros.node import NodeMixin
 
 
 @pytest.mark.parametrize(
@@ -74,3 +77,28 @@ def test_no_node_hides_an_attribute_of_rclpys_own():
                 and ast.unparse(part.value) == "self"
             ):
                 assert part.attr not in taken, f"{path.name} assigns self.{part.attr}"
+
+
+class Strict(NodeMixin):
+    """Rejects and warns, and remembers what it logged."""
+
+    def __init__(self):
+        self.rejected, self._said, self.logged = Counter(), {}, []
+
+    def get_logger(self):
+        return SimpleNamespace(warning=self.logged.append)
+
+
+def test_every_reason_of_a_rejection_is_logged_once_whatever_its_numbers_and_few_of_a_topic():
+    node = Strict()
+    for age in range(20):
+        node.reject("joint_commands", f"{age / 8} s old")
+        node.reject("joint_commands", "unknown joint 'a'")
+        node.reject("human/command", "unknown joint 'a'")
+    assert [line.split(" (")[0] for line in node.logged] == [
+        "joint_commands: 0.0 s old", "joint_commands: unknown joint 'a'", "human/command: unknown joint 'a'",
+    ]  # fmt: skip
+    for letter in "bcdefghij":
+        node.reject("joint_commands", f"unknown joint '{letter}'")
+    assert len(node.logged) < 8
+    assert node.rejected == {"joint_commands": 49, "human/command": 20}

@@ -1,7 +1,8 @@
-"""How a process that holds a policy ends: at once, whenever it is asked to."""
+"""How the process of a node ends: at once, whenever it is asked to, and when its parent is gone."""
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import sys
@@ -9,6 +10,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
+
+_PR_SET_PDEATHSIG = 1
 
 
 def leave(status: int) -> NoReturn:
@@ -33,3 +36,13 @@ def abortable() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def follow(parent: int, number: signal.Signals) -> bool:
+    """Have the kernel signal this process when its parent dies, however it dies (Linux).
+
+    Returns:
+        Whether `parent` is its parent; where not, it has died already, or something else stands between.
+    """
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, number)
+    return os.getppid() == parent

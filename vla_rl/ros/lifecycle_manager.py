@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,7 +69,3 @@ class LifecycleManager(node.Node):
 def main() -> int:
     """Run the node until a signal, or until a node refuses."""
     return node.main(LifecycleManager)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import sys
 import time
@@ -26,7 +27,8 @@ from vla_rl.ros.qos import EVERY
 
 OK, WARNING, ERROR = 0, 1, 2
 SMALL = 256 * 1024
-_REPEAT_S = 10.0
+_REPEAT_S, _KINDS = 10.0, 4
+_NUMBERS = re.compile(r"[-+.\d]+")  # a reason with other numbers is the same reason
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ class NodeMixin:
         """Declare the parameters and start the diagnostics."""
         self.config = parameters.declare(self, self.kind)
         self.rejected: Counter[str] = Counter()
-        self._said: dict[str, float] = {}
+        self._said: dict[str, dict[str, float]] = {}
         self._heard: dict[str, Heard] = {}
         self.add_on_set_parameters_callback(parameters.on_set(lambda: self.config, self._reconfigure))
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", EVERY)
@@ -139,13 +141,15 @@ class NodeMixin:
     def reject(self: Any, topic: str, reason: str) -> None:
         """Count a message that was rejected, and say so now and then."""
         self.rejected[topic] += 1
-        self.warn(f"{topic}: {reason} ({self.rejected[topic]} rejected so far)", topic)
+        text = f"{topic}: {reason} ({self.rejected[topic]} rejected so far)"
+        self.warn(text, topic, _NUMBERS.sub("", reason))
 
-    def warn(self: Any, text: str, key: str = "") -> None:
-        """Log a warning, the same one at most every ten seconds."""
-        now = time.monotonic()
-        if now - self._said.get(key or text, -_REPEAT_S) >= _REPEAT_S:
-            self._said[key or text] = now
+    def warn(self: Any, text: str, key: str = "", kind: str = "") -> None:
+        """Log a warning: in ten seconds no kind of a key twice, and few kinds of it."""
+        key, now = key or text, time.monotonic()
+        said = self._said[key] = {k: at for k, at in self._said.get(key, {}).items() if now - at < _REPEAT_S}
+        if kind not in said and len(said) < _KINDS:
+            said[kind] = now
             self.get_logger().warning(text)
 
     def unheard(self: Any, *topics: str) -> list[str]:

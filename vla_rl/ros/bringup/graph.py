@@ -44,7 +44,7 @@ class ProcessSpec:
 
     Attributes:
         name: what its log lines begin with where they do not name a node.
-        executable: `robot_node` stands for `ros2 run vla_rl robot_node` and for `python -m vla_rl.ros.robot_node`.
+        executable: `robot_node` stands for `ros2 run vla_rl robot_node` and `python -m vla_rl.ros.start robot_node`.
         nodes: the nodes inside.
     """
 
@@ -53,9 +53,9 @@ class ProcessSpec:
     nodes: tuple[NodeSpec, ...]
 
     @property
-    def module(self) -> str:
-        """The Python module that `python -m` runs."""
-        return self.executable if "." in self.executable else f"vla_rl.ros.{self.executable}"
+    def program(self) -> tuple[str, ...]:
+        """What follows `python -m`: a module and its first argument."""
+        return (self.executable,) if "." in self.executable else ("vla_rl.ros.start", self.executable)
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class Graph:
 
     def command(self, process: ProcessSpec, params_file: str | Path) -> list[str]:
         """The command line of a plain process, without ROS's own tools."""
-        return [sys.executable, "-m", process.module, "--ros-args", *self.ros_arguments(params_file)]
+        return [sys.executable, "-m", *process.program, "--ros-args", *self.ros_arguments(params_file)]
 
     def variables(self) -> dict[str, str]:
         """The whole environment of a plain process."""

@@ -13,9 +13,9 @@ from vla_rl.ros.bringup.graph import Value
 
 DOMAINS = range(233)  # the DDS standard's port numbers end at domain 232
 TOPICS = (
-    "joint_states", "joint_commands", "robot_description", "instruction", "clock", "policy/candidates",
-    "policy/context", "steering/chunk", "steering/values", "control/step", "control/mode", "human/command",
-    "sim/status", "diagnostics",
+    "joint_states", "joint_commands", "joint_targets", "robot_description", "instruction", "clock",
+    "policy/candidates", "policy/context", "steering/chunk", "steering/values", "control/step", "control/mode",
+    "human/command", "sim/status", "diagnostics",
 )  # fmt: skip
 SERVICES = (
     "control/take_over", "control/pause", "control/resume", "control/stop", "control/reset_stop", "sim/reset",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import runpy
 import signal
@@ -12,7 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 
-_PR_SET_PDEATHSIG = 1
+from vla_rl.ros.leaving import follow
 
 
 class Child:
@@ -91,17 +90,11 @@ class Child:
         self._process.wait()
 
 
-def _die_with(parent: int) -> None:
-    """Have the kernel kill this process when its parent dies, however it dies (Linux)."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        sys.exit(1)
-
-
 def main() -> None:
     """`python -m vla_rl.ros.bringup.processes PARENT MODULE ARGS`: MODULE, tied to the life of its parent."""
     parent, module, *arguments = sys.argv[1:]
-    _die_with(int(parent))
+    if not follow(int(parent), signal.SIGKILL):
+        sys.exit(1)
     sys.argv = [module, *arguments]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from vla_rl.ros.bringup import names
 from vla_rl.ros.bringup.graph import Graph, NodeSpec, ProcessSpec
 from vla_rl.ros.bringup.options import Option
+from vla_rl.ros.start import LAUNCHER
 
 if TYPE_CHECKING:
     from launch import LaunchContext, LaunchDescription
@@ -94,7 +95,7 @@ def _process(graph: Graph, process: ProcessSpec, file: Path) -> list[Any]:
         namespace=f"/{graph.namespace}",
         exec_name=process.name,
         ros_arguments=graph.ros_arguments(file),
-        additional_env=dict(graph.environment),
+        additional_env={**graph.environment, LAUNCHER: str(os.getpid())},
         output="screen",
         respawn=again,
         respawn_delay=0.2,
@@ -120,7 +121,7 @@ def _executable(process: ProcessSpec) -> dict[str, Any]:
             return {"package": PACKAGE, "executable": process.executable}
     except PackageNotFoundError:
         pass
-    return {"executable": sys.executable, "arguments": ["-m", process.module]}
+    return {"executable": sys.executable, "arguments": ["-m", *process.program]}
 
 
 def _parameter_file(graph: Graph) -> Path:

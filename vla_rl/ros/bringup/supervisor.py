@@ -86,6 +86,7 @@ class Supervisor:
         self._patience_s, self._restarts, self._around = patience_s, restarts, around
         os.environ.update(graph.environment)
         dds.use_profile()
+        dds.sweep()
         self._context = Context()
         rclpy.init(context=self._context, signal_handler_options=rclpy.SignalHandlerOptions.NO)
         self.node = Node(
