@@ -85,7 +85,7 @@ def test_importing_vla_rl_and_its_command_line_loads_nothing_heavy(heavy):
 def test_learning_rooms_load_no_robot_middleware():
     code = (
         "import sys, pkgutil, importlib, vla_rl\n"
-        "for room in ('policy', 'data', 'learn'):\n"
+        "for room in ('policy', 'value', 'steer', 'data', 'learn'):\n"
         "    package = importlib.import_module(f'vla_rl.{room}')\n"
         "    for m in pkgutil.iter_modules(package.__path__): importlib.import_module(f'vla_rl.{room}.{m.name}')\n"
         "sys.exit(bool({'rclpy', 'mujoco'} & set(sys.modules)))"

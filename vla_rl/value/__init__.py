@@ -1,0 +1,1 @@
+"""Context and chunks to values: chunk critics, state values, heads, pessimism, checkpoints."""
