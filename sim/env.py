@@ -223,7 +223,7 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], Float32]):
         """What is asked, what was touched, whether it is done, and the labels; `pixels` as in `judge`."""
         points = self.points
         pixels = self._projection(points) if pixels is None else pixels
-        labels = {"labels.points": points.astype(np.float32)}
+        labels = {"labels.points": points.astype(np.float32), "progress": np.array([self._task.progress], np.float32)}
         labels |= {f"labels.pixels.{c}": pixels[i] for c, i in self._camera_ids.items()}
         return {
             "is_success": self._held >= self._hold,

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from vla_rl.data.dataset import INDEX_COLUMNS, Dataset, DatasetError, open_dataset
 from vla_rl.data.decode import Progress, decode
+from vla_rl.data.sidecars import is_sidecar
 from vla_rl.record.durable import DiskFullError, is_full, locked, sync_folder
 
 _VERSION = 1  # of the layout below: another number, another key
@@ -113,10 +114,35 @@ def open_cache(folder: Path) -> FrameCache:
     )
 
 
+def open_numbers(dataset_root: str | Path) -> FrameCache:
+    """The numbers of a data set in memory, as a cache without images: for what does not look.
+
+    Raises:
+        DatasetError: the data set can not be read.
+    """
+    dataset = open_dataset(dataset_root)
+    columns = dataset.columns(sorted({*dataset.numeric, *INDEX_COLUMNS}))
+    starts = _episode_starts(columns["episode_index"], dataset)
+    return FrameCache(
+        root=dataset.root,
+        source=str(dataset.root.resolve()),
+        fps=dataset.fps,
+        images={},
+        columns=columns,
+        names={name: dataset.names(name) for name in columns if name in dataset.features},
+        tasks=dataset.tasks,
+        starts=starts,
+        episodes=tuple(_episodes(dataset, columns, starts)),
+        robot_type=dataset.info.get("robot_type") or "",
+        action_spec=dataset.extra.get("action_spec", {}),
+    )
+
+
 def _key(dataset: Dataset, size: int | tuple[int, int] | None) -> str:
-    """Name of a cache: changes with any file of the set, and with the resolution."""
+    """Name of a cache: changes with any file of the set but its sidecars, and with the resolution."""
     state = hashlib.sha256(json.dumps([_VERSION, size, dict(dataset.info)], sort_keys=True).encode())
-    for path in sorted(p for sub in ("data", "meta", "videos") for p in (dataset.root / sub).rglob("*") if p.is_file()):
+    files = (p for sub in ("data", "meta", "videos") for p in (dataset.root / sub).rglob("*") if p.is_file())
+    for path in sorted(p for p in files if not is_sidecar(p, dataset.root)):
         stat = path.stat()
         state.update(f"{path.relative_to(dataset.root)} {stat.st_size} {stat.st_mtime_ns}\n".encode())
     return state.hexdigest()[:32]

@@ -6,6 +6,7 @@ incomplete.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -151,6 +152,21 @@ def open_dataset(root: str | Path) -> Dataset:
     episodes = _episodes(root)
     extra = _json(root / MARKER) if (root / MARKER).is_file() else {}
     return Dataset(root, info, _tasks(root), episodes, extra, _metas(root, len(episodes)))
+
+
+def fingerprint_of(dataset: Dataset) -> str:
+    """Identity of a set's content, the same wherever it lies and whatever sidecars it has.
+
+    An export is known by the store that it was made from; of any other set all files are read.
+    """
+    if "digest" in dataset.extra:
+        return str(dataset.extra["digest"])
+    state = hashlib.sha256()
+    for path in sorted(p for sub in ("data", "videos", "meta/episodes") for p in (dataset.root / sub).rglob("*.*")):
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        state.update(f"{path.relative_to(dataset.root)} {digest}\n".encode())
+    return state.hexdigest()
 
 
 def _json(path: Path) -> dict[str, Any]:

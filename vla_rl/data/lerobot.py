@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from vla_rl.data.dataset import EPISODES, MARKER, open_dataset
 from vla_rl.data.inspect import check_files
+from vla_rl.data.sidecars import candidates_writer
 from vla_rl.data.writers import PngWriter, VideoWriter, Writer
 from vla_rl.record.durable import DiskFullError, is_full, locked, sync_folder
 from vla_rl.record.schema import Schema
@@ -43,7 +44,8 @@ def export(
 
     The set is built beside `out_root` and renamed when complete, so that an interrupted export leaves no half of a set.
     `meta/vla_rl.json` says which store, and which state of it, the set was made from; `meta/vla_rl_episodes.jsonl` has
-    the episodes' meta (outcome, seed, variant, ...), for which LeRobot has no place.
+    the episodes' meta (outcome, seed, variant, ...), for which LeRobot has no place; `meta/candidates.parquet` all
+    chunks that were drawn, where the store has them.
 
     Args:
         store_root: folder of an EpisodeStore with at least one episode.
@@ -125,14 +127,17 @@ def _forget(error: BaseException | None) -> None:
 def _build(store: EpisodeStore, schema: Schema, root: Path, marker: dict[str, Any], progress: Progress | None) -> None:
     """Write the whole set under `root`, and look at it before anybody else does."""
     writer: Writer = (VideoWriter if marker["images"] == "video" else PngWriter)(schema, root)
-    metas = []
+    metas, frames = [], 0
     try:
-        for index in range(len(store)):
-            columns, meta = store.read(index, decode=writer.decoded)
-            writer.add(columns, str(meta.get("instruction") or ""))
-            metas.append(meta)
-            if progress is not None:
-                progress(index + 1, len(store))
+        with candidates_writer(root) as beside:
+            for index in range(len(store)):
+                columns, meta = store.read(index, decode=writer.decoded)
+                writer.add(columns, str(meta.get("instruction") or ""))
+                beside.add(index, frames, store.candidates(index))
+                metas.append(meta)
+                frames += len(next(iter(columns.values())))
+                if progress is not None:
+                    progress(index + 1, len(store))
     finally:
         writer.close()
     shutil.rmtree(root / "images", ignore_errors=True)  # where LeRobot's writer keeps frames for a while

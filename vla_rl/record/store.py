@@ -25,7 +25,7 @@ from vla_rl.record.episode_file import (
 )
 from vla_rl.record.schema import Schema, SchemaError
 
-_MANIFEST, _LOCK, _SUFFIX = "store.json", ".lock", ".episode"
+_MANIFEST, _LOCK, _SUFFIX, _BESIDE = "store.json", ".lock", ".episode", ".candidates"
 _FORMAT = "vla_rl.episodes.v1"
 
 
@@ -92,12 +92,18 @@ class EpisodeStore:
         """Number of finished episodes."""
         return len(self._files)
 
-    def append(self, columns: Mapping[str, NDArray[Any]], meta: Mapping[str, Any]) -> int:
+    def append(
+        self,
+        columns: Mapping[str, NDArray[Any]],
+        meta: Mapping[str, Any],
+        candidates: Mapping[str, NDArray[Any]] | None = None,
+    ) -> int:
         """Add a finished episode durably.
 
         Args:
             columns: name to (T, ...) array, bool, integer or float32; uint8 (T, H, W, 3) are images.
             meta: JSON-ready. `fps` is needed; it, `robot_type`, `names`, `units`, `action_spec` agree in all episodes.
+            candidates: all chunks that were drawn, as `record.candidates.stack` gives them; kept in a file beside.
 
         Returns:
             Its index.
@@ -115,6 +121,9 @@ class EpisodeStore:
         try:
             self._start_writing(schema)
             path = self.root / f"{self._next_number():06d}{_SUFFIX}"
+            if candidates:  # first: the episode's own file is what makes both count
+                with whole_file(path.with_suffix(_BESIDE)) as file:
+                    write_episode(file, candidates, {})
             with whole_file(path) as file:
                 write_episode(file, {name: arrays[name] for name in sorted(arrays)}, plain)
         except OSError as error:
@@ -141,6 +150,12 @@ class EpisodeStore:
         with _naming(self.root, index):
             return read_episode(self._files[index], decode=decode)
 
+    def candidates(self, index: int) -> Columns:
+        """Candidates drawn in one episode, as they were appended; empty where none were. Raises as `read` does."""
+        beside = self._files[index].with_suffix(_BESIDE)
+        with _naming(self.root, index):
+            return read_episode(beside)[0] if beside.is_file() else {}
+
     def meta(self, index: int) -> dict[str, Any]:
         """Meta of one episode, without reading its columns. Raises as `read` does."""
         with _naming(self.root, index):
@@ -165,7 +180,8 @@ class EpisodeStore:
         state = hashlib.sha256(self.id.encode())
         for index, path in enumerate(self._files):
             with _naming(self.root, index):
-                state.update(f"{path.name} {read_digest(path)}\n".encode())
+                both = [each for each in (path, path.with_suffix(_BESIDE)) if each.is_file()]
+                state.update("".join(f"{each.name} {read_digest(each)}\n" for each in both).encode())
         return state.hexdigest()
 
     def _start_writing(self, schema: Schema) -> None:
@@ -178,7 +194,8 @@ class EpisodeStore:
         self._resources.enter_context(locked(self.root / _LOCK, f"the episode store {self.root}"))
         try:
             self._open()
-            for leftover in self.root.glob(f"*{TEMPORARY}"):
+            orphans = [p for p in self.root.glob(f"*{_BESIDE}") if not p.with_suffix(_SUFFIX).is_file()]
+            for leftover in [*self.root.glob(f"*{TEMPORARY}"), *orphans]:
                 leftover.unlink()
             if self.schema is None:
                 self._write_manifest(schema)

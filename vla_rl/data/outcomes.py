@@ -1,0 +1,77 @@
+"""Outcomes: how the episodes of a data set ended, whoever wrote it. A time limit is never a terminal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vla_rl.data.cache import FrameCache
+
+
+@dataclass(frozen=True, eq=False)
+class Endings:
+    """How episodes ended.
+
+    Attributes:
+        done: the action led to a terminal state, (N,).
+        truncated: the episode was cut after the action, (N,); every episode's last row is one or the other.
+        success: whether each episode came to success, None where the set does not say, E of them.
+    """
+
+    done: NDArray[np.bool_]
+    truncated: NDArray[np.bool_]
+    success: tuple[bool | None, ...]
+
+
+def endings(cache: FrameCache) -> Endings:
+    """Read how episodes ended from what the set has.
+
+    With `next.truncated` the set tells terminals and time limits apart, as ours do. Sets that have `next.done` alone
+    (LeRobot's record mode, its replay buffer) write it for time limits too: there only a success is a terminal, or,
+    where the set tells of no success at all, a `done` with a reward above zero. Sets with neither end in a terminal
+    where the episode succeeded.
+    """
+    rows, last = len(cache), cache.starts[1:] - 1
+    success = successes(cache)
+    done, cut = _flags(cache, "next.done"), _flags(cache, "next.truncated")
+    if cut is None:
+        done = _unmerged(cache, done, success)
+        cut = np.zeros(rows, bool)
+    over = np.zeros(rows, bool) if done is None else done
+    closing = np.zeros(rows, bool)
+    closing[last] = True
+    return Endings(over, (cut | closing) & ~over, success)
+
+
+def successes(cache: FrameCache) -> tuple[bool | None, ...]:
+    """Whether each episode succeeded: its meta's outcome, else any `next.success`; None where neither tells."""
+    told = [str(episode.get("outcome", "")) for episode in cache.episodes]
+    known: list[bool | None] = [{"success": True, "failure": False}.get(outcome) for outcome in told]
+    flags = _flags(cache, "next.success")
+    if flags is None:
+        return tuple(known)
+    seen = np.logical_or.reduceat(flags, cache.starts[:-1]).tolist()
+    return tuple(s if k is None else k for k, s in zip(known, seen, strict=True))
+
+
+def _unmerged(
+    cache: FrameCache, done: NDArray[np.bool_] | None, success: tuple[bool | None, ...]
+) -> NDArray[np.bool_] | None:
+    """Terminals among the rows at which an episode was over, for whatever reason."""
+    succeeded = np.array([each is True for each in success])
+    by_row = np.repeat(succeeded, np.diff(cache.starts))
+    last = np.zeros(len(cache), bool)
+    last[cache.starts[1:] - 1] = True
+    if done is None:
+        return last & by_row
+    if any(each is not None for each in success):
+        return done & by_row
+    reward = cache.columns.get("next.reward")
+    return done & (np.asarray(reward) > 0) if reward is not None else np.zeros(len(cache), bool)
+
+
+def _flags(cache: FrameCache, name: str) -> NDArray[np.bool_] | None:
+    found = cache.columns.get(name)
+    return None if found is None else np.asarray(found).reshape(len(cache)).astype(bool)

@@ -1,0 +1,36 @@
+"""Sparse: success is worth something, nothing else is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vla_rl.reward.rule import EpisodeColumns, Tail
+
+
+@dataclass(frozen=True)
+class Sparse:
+    """`success` at the step that leads to success, 0 at all others: with gamma below 1 sooner is better.
+
+    Attributes:
+        success: the reward of success.
+    """
+
+    success: float = 1.0
+    low: float = 0.0
+    tail: Tail = "zero"
+    looks: bool = False
+
+    @property
+    def high(self) -> float:
+        """The greatest reward of a step."""
+        return self.success
+
+    def __call__(self, episode: EpisodeColumns) -> NDArray[np.float32]:
+        """The reward of every step, (T,)."""
+        reward = np.zeros(len(episode), np.float32)
+        if episode.success:
+            reward[episode.success_row] = self.success
+        return reward
