@@ -166,6 +166,8 @@ class Candidates:
         stamp_ns: stamp of the observation, robot clock [ns].
         context: features they were decoded from, (D,), or None where the policy exposes none.
         seed: seed of the generator that drew them, so that they can be drawn again.
+        observation: what they answer, as far as it travels with them (over topics without its images), for a critic
+            that reads the state or has eyes of its own; None where it does not.
     """
 
     chunks: Array
@@ -174,6 +176,7 @@ class Candidates:
     stamp_ns: int
     context: NDArray[np.float32] | None = None
     seed: int = 0
+    observation: Observation | None = None
 
     def chunk(self, index: int) -> ActionChunk:
         """The candidate at `index` as a chunk of its own."""

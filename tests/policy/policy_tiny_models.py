@@ -83,3 +83,34 @@ def save_idefics3(folder: Path) -> Path:
 
 
 ARCHITECTURES = {"paligemma": save_paligemma, "idefics3": save_idefics3}
+
+
+def smolvlm_words() -> PreTrainedTokenizerFast:
+    special = ["<image>", "<fake_token_around_image>", "<global-img>", "<end_of_utterance>"]
+    return tokenizer(
+        special, image_token="<image>", fake_image_token="<fake_token_around_image>", global_image_token="<global-img>"
+    )
+
+
+def save_smolvlm(folder: Path) -> Path:
+    """Config and processor of SmolVLM, which SmolVLA builds its network from."""
+    from transformers import Idefics3ImageProcessor, Idefics3Processor, SmolVLMConfig
+
+    words = smolvlm_words()
+    SmolVLMConfig(
+        text_config={
+            "model_type": "llama", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+            "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16, "vocab_size": len(words),
+            "pad_token_id": 0,
+        },
+        vision_config={
+            "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2,
+            "image_size": 28, "patch_size": 7,
+        },
+        image_token_id=words.convert_tokens_to_ids("<image>"), scale_factor=2, pad_token_id=0,
+    ).save_pretrained(folder)  # fmt: skip
+    images = Idefics3ImageProcessor(
+        size={"longest_edge": 28}, max_image_size={"longest_edge": 28}, do_image_splitting=False
+    )
+    Idefics3Processor(images, words, image_seq_len=4).save_pretrained(folder)
+    return folder

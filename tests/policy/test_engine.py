@@ -115,6 +115,8 @@ def test_a_candidate_that_is_not_finite_is_dropped_and_counted_and_nothing_finit
 class Slow:
     """A policy whose answers take as long as they are told to; a second is what the engine measures, not the wall's."""
 
+    notes, deterministic, action_scale = (), False, np.ones(6, np.float32)
+
     def __init__(self, clock, encode=0.02, fixed=0.03, each=0.01):
         self.config = small_policy().config
         self.clock, self.encode_s, self.fixed, self.each, self.load = clock, encode, fixed, each, 1.0
@@ -126,7 +128,7 @@ class Slow:
         self.clock.now += self.load * (self.fixed + k * self.each)
         return np.random.default_rng(seed).normal(size=(k, 8, 6)).astype(np.float32)
 
-    def features(self, context):
+    def features(self, context, layer="pooled"):
         return None
 
 

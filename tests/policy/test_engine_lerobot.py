@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from lerobot.configs import FeatureType, PolicyFeature
+from policy_lerobot_tiny import CAMERAS, lerobot_policy
 
 from vla_rl.policy.engine import EngineConfig, load_engine
 from vla_rl.policy.folder import load_lerobot
@@ -17,44 +16,12 @@ from vla_rl.robot import arm_spec
 from vla_rl.types import Observation
 
 SPEC = arm_spec("so101")
-CAMERAS = ("front", "wrist")
 
 
 def look(stamp: int = 1, at: float = 0.0) -> Observation:
     random = np.random.default_rng(stamp)
     images = {name: random.integers(0, 256, (96, 96, 3), np.uint8) for name in CAMERAS}
     return Observation(np.full(6, at), images, "lift the red cube", stamp)
-
-
-def lerobot_policy(folder: Path, kind: str, cameras=CAMERAS, size: int = 6, **changes) -> Path:
-    """A tiny policy of LeRobot's own, with processors, as `lerobot-train` leaves it."""
-    from lerobot.policies.factory import get_policy_class, make_policy_config, make_pre_post_processors
-
-    torch.manual_seed(0)
-    inputs = {f"observation.images.{name}": PolicyFeature(FeatureType.VISUAL, (3, 96, 96)) for name in cameras}
-    inputs["observation.state"] = PolicyFeature(FeatureType.STATE, (size,))
-    small = {
-        "act": {"dim_model": 32, "n_heads": 2, "dim_feedforward": 32, "n_encoder_layers": 1, "n_vae_encoder_layers": 1,
-                "chunk_size": 8, "n_action_steps": 8},
-        "diffusion": {"down_dims": (32, 64), "num_train_timesteps": 4, "horizon": 8, "n_action_steps": 6},
-    }[kind]  # fmt: skip
-    outputs = {"action": PolicyFeature(FeatureType.ACTION, (size,))}
-    config = make_policy_config(
-        kind, input_features=inputs, output_features=outputs, device="cpu", push_to_hub=False,
-        pretrained_backbone_weights=None, **{**small, **changes},
-    )  # fmt: skip
-    get_policy_class(kind)(config).save_pretrained(folder)
-    spread = {"mean": torch.zeros(size), "std": torch.ones(size), "min": -torch.ones(size), "max": torch.ones(size)}
-    picture = {
-        "mean": torch.zeros(3, 1, 1),
-        "std": torch.ones(3, 1, 1),
-        "min": torch.zeros(3, 1, 1),
-        "max": torch.ones(3, 1, 1),
-    }
-    stats = {"observation.state": spread, "action": spread, **{key: picture for key in inputs if "images" in key}}
-    for part in make_pre_post_processors(config, dataset_stats=stats):
-        part.save_pretrained(folder)
-    return folder
 
 
 def test_a_deterministic_lerobot_policy_gives_one_candidate_and_the_same_as_lerobot(tmp_path):

@@ -9,6 +9,7 @@ from lerobot.configs import FeatureType, PolicyFeature
 from policy_samples import small_batch, small_config, small_policy
 from torch import Tensor
 
+from vla_rl.policy.conditioning import without_content
 from vla_rl.policy.features import FeatureMismatchError
 from vla_rl.policy.modeling_vla_rl import VLAPolicy
 from vla_rl.policy.words import tokenize
@@ -113,7 +114,7 @@ def test_guidance_follows_its_definition() -> None:
     x, t = torch.randn(4, 1, 8, 6), torch.full((1, 1), 50)
     context = plain.encode(batch)
     with torch.no_grad():
-        free = plain.head(x, t, plain.head.memory(plain._null(context.features)))
+        free = plain.head(x, t, plain.head.memory(without_content(context.features, plain.null_context)))
         full = plain.head(x, t, plain.head.memory(context.features))
         torch.testing.assert_close(twice._predictor(context)(x, t), 2 * full - free)
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from vla_rl.steer.selectors import SELECTORS, make_selector, medoid, select
+from vla_rl.steer.selectors import SELECTORS, Choice, make_selector, medoid, select
 
 BOUNDED = st.floats(-3, 3, width=32)
 CHUNKS = hnp.arrays(np.float64, st.tuples(st.integers(1, 12), st.integers(1, 5), st.integers(1, 4)), elements=BOUNDED)
@@ -16,6 +16,11 @@ CHUNKS = hnp.arrays(np.float64, st.tuples(st.integers(1, 12), st.integers(1, 5),
 
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)
+
+
+def worths(chunks: np.ndarray) -> np.ndarray:
+    """What an ensemble of three might say of each."""
+    return np.random.default_rng(1).normal(size=(3, len(chunks)))
 
 
 def pick(chunks: np.ndarray) -> int:
@@ -26,7 +31,7 @@ def pick(chunks: np.ndarray) -> int:
 @given(CHUNKS)
 @settings(max_examples=60, deadline=None)
 def test_every_rule_chooses_one_of_the_candidates_and_says_why(name, chunks):
-    choice = select(make_selector(name), chunks, None, None, rng())
+    choice = select(make_selector(name), chunks, worths(chunks), None, rng())
     assert 0 <= choice.index < len(chunks)
     assert choice.reason
 
@@ -35,10 +40,10 @@ def test_every_rule_chooses_one_of_the_candidates_and_says_why(name, chunks):
 @given(CHUNKS, st.data())
 @settings(max_examples=100, deadline=None)
 def test_a_candidate_that_is_not_finite_is_left_out_and_the_others_stay(name, chunks, data):
-    bad = data.draw(st.sets(st.integers(0, len(chunks) - 1)))
+    bad, values = data.draw(st.sets(st.integers(0, len(chunks) - 1))), worths(chunks)
     for i in bad:
         chunks[i, -1, 0] = data.draw(st.sampled_from([np.nan, np.inf, -np.inf]))
-    choice = select(make_selector(name), chunks, None, None, rng())
+    choice = select(make_selector(name), chunks, values, None, rng())
     if len(bad) == len(chunks):
         assert choice is None
     else:
@@ -94,8 +99,6 @@ def test_a_rule_that_does_not_exist_is_refused_with_those_that_do():
 
 
 def highest(chunks, values, previous, generator):
-    from vla_rl.steer.selectors import Choice
-
     return Choice(int(values.mean(0).argmax()), "highest")
 
 

@@ -33,11 +33,17 @@ def steering(critic=None, **config) -> Steering:
 class Scripted:
     """A critic that says what it is told, as slowly as it is told."""
 
+    members, distribution = 2, False
+
     def __init__(self, values, seconds: float = 0.0, per_candidate: float = 0.0):
         self.say, self.seconds, self.each = values, seconds, per_candidate
-        self.scored = 0
+        self.scored = self.prepared = 0
 
-    def values(self, context, chunks):
+    def prepare(self, candidates):
+        self.prepared += 1
+        return candidates.context, float("nan")
+
+    def values(self, context, chunks, tau=None):
         time.sleep(self.seconds + self.each * len(chunks))
         if callable(self.say):
             return self.say(context, chunks)
@@ -137,8 +143,8 @@ def test_a_rule_sees_what_is_left_of_the_chunk_under_way(monkeypatch):
         seen.append(previous)
         return selectors.Choice(0, "")
 
-    monkeypatch.setitem(selectors.SELECTORS, "nosy", rule)
-    here, first = steering(selector="nosy"), draw(stamp=100.0)
+    monkeypatch.setitem(selectors.SELECTORS, "medoid", rule)
+    here, first = steering(selector="medoid"), draw(stamp=100.0)
     here.decide(first)
     here.decide(draw(stamp=100.0 + 5 * DT))
     here.decide(draw(stamp=200.0))

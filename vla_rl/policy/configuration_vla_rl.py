@@ -49,6 +49,8 @@ class VLAConfig(PreTrainedConfig):
         scheduler, inference_steps: sampler and its number of steps.
         noise_draws: noise draws per observation in training (Mini-Diffuser, arXiv:2505.09430).
         context_dropout: share of observations whose context is dropped in training, for guidance.
+        advantage: whether the head is told if a chunk was better than expected (RECAP); the dropped part is then that
+            word, and guidance leads from untold to better.
         guidance_scale: classifier-free guidance; 1 is off, above 1 needs `context_dropout` in training.
         init_strength: share of the noise schedule walked again when sampling starts from a chunk (`init`).
         pixel_weight, attention_weight, point_weight: weights of the auxiliary losses (labels in training only):
@@ -85,6 +87,7 @@ class VLAConfig(PreTrainedConfig):
     inference_steps: int = 10
     noise_draws: int = 4
     context_dropout: float = 0.0
+    advantage: bool = False
     guidance_scale: float = 1.0
     init_strength: float = 0.5
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from vla_rl.policy.configuration_vla_rl import IMAGES, STATE
 from vla_rl.policy.fit import cameras_of, check_fit
 from vla_rl.policy.folder import choose_device
 from vla_rl.policy.inputs import Columns
+from vla_rl.policy.perturb import PerturbConfig, perturbed
 from vla_rl.policy.served import Served, load_served
 from vla_rl.types import Candidates, Observation, RobotSpec
 
@@ -33,6 +34,8 @@ class EngineConfig:
         device: "auto", "cpu" or "cuda".
         dtype: number format of matrix products: float32, bfloat16 or float16.
         seed: together with an observation's stamp it decides what is drawn for it.
+        perturb: how candidates are made of fewer draws; by default every one is drawn.
+        layer: which features of an encoding candidates carry, for a critic that reads them.
     """
 
     candidates: int = 1
@@ -40,6 +43,8 @@ class EngineConfig:
     device: str = "auto"
     dtype: str = "float32"
     seed: int = 0
+    perturb: PerturbConfig = field(default_factory=PerturbConfig)
+    layer: str = "pooled"
 
     def __post_init__(self) -> None:
         """Raise ValueError for numbers that make no sense."""
@@ -73,7 +78,7 @@ class Engine:
     """
 
     def __init__(self, served: Served, spec: RobotSpec, cameras: Sequence[str], config: EngineConfig) -> None:
-        self.notes = check_fit(served.config, spec, cameras)
+        self.notes = [*check_fit(served.config, spec, cameras), *served.notes]
         self.config, self._served, self._spec = config, served, spec
         self.cameras, self.frames = cameras_of(served.config), int(served.config.n_obs_steps)
         self.dt = 1.0 / spec.rate
@@ -107,8 +112,8 @@ class Engine:
         self.counts["candidates_not_finite"] += int((~finite).sum())
         if not finite.any():
             raise NothingFiniteError(f"none of {k} chunks is finite")
-        features = self._served.features(context)
-        return Candidates(chunks[finite], self._spec.action_spec, self.dt, newest.stamp_ns, features, seed)
+        features = self._served.features(context, self.config.layer)
+        return Candidates(chunks[finite], self._spec.action_spec, self.dt, newest.stamp_ns, features, seed, newest)
 
     def _columns(self, observation: Observation) -> Columns:
         images = {f"{IMAGES}{name}": image for name, image in observation.images.items()}
@@ -165,4 +170,5 @@ def load_engine(folder: str | Path, spec: RobotSpec, cameras: Sequence[str], con
     Raises:
         ValueError: in one line, why it cannot be loaded or does not fit the robot.
     """
-    return Engine(load_served(folder, choose_device(config.device), config.dtype), spec, cameras, config)
+    served = load_served(folder, choose_device(config.device), config.dtype)
+    return Engine(perturbed(served, config.perturb), spec, cameras, config)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,10 @@ from torch.nn import functional as F
 from vla_rl.policy import diffusion
 from vla_rl.policy.auxiliary import auxiliary_losses
 from vla_rl.policy.backbones import make_backbone
+from vla_rl.policy.conditioning import AdvantageCondition, dropped, without_content
 from vla_rl.policy.configuration_vla_rl import ACTION, STATE, VLAConfig
 from vla_rl.policy.context import Context, Features, Inputs
-from vla_rl.policy.diffusion import Guide
+from vla_rl.policy.diffusion import Guide, Resample
 from vla_rl.policy.dit import HEADS, DiT
 from vla_rl.policy.features import check_features
 from vla_rl.policy.lerobot_stats import adopt_metadata, dataset_statistics
@@ -96,6 +96,8 @@ class VLAPolicy(PreTrainedPolicy):
         self.head = DiT(HEADS[config.head], *chunk, self.backbone.width)
         self.points = nn.Sequential(nn.Linear(self.backbone.width, 64), nn.SiLU(), nn.Linear(64, 6))
         self.null_context = nn.Parameter(torch.zeros(2, self.backbone.width))
+        dropout = config.context_dropout
+        self.advantage = AdvantageCondition(self.backbone.width, dropout) if config.advantage else None
         self.scheduler = diffusion.make_scheduler(config.scheduler, config.train_timesteps, config.prediction)
         self.register_buffer("alphas_cumprod", self.scheduler.alphas_cumprod.float(), persistent=False)
         if stats is not None:
@@ -214,7 +216,7 @@ class VLAPolicy(PreTrainedPolicy):
 
         Args:
             batch: as for `encode`, with `action` (B, H, A); optional: `action_is_pad` (B, H), `weight` (B,),
-                `labels.points`, `labels.pixels.<camera>`.
+                `advantage` (B,), `labels.points`, `labels.pixels.<camera>`.
             reduction: "mean", or "none" for one loss an observation, (B,).
 
         Returns:
@@ -222,7 +224,7 @@ class VLAPolicy(PreTrainedPolicy):
         """
         context = self.encode(batch)
         clean = self.normalizer.normalize_action(batch[ACTION].to(self.device).float(), context.state)
-        each = self._diffusion_loss(context, clean, batch.get("action_is_pad"))
+        each = self._diffusion_loss(context, clean, batch.get("action_is_pad"), batch.get("advantage"))
         if "weight" in batch:
             each = each * batch["weight"].to(self.device)
         weights = {
@@ -242,14 +244,14 @@ class VLAPolicy(PreTrainedPolicy):
         loss, info = self.loss(batch, reduction)
         return loss, {name: value.item() for name, value in info.items()}
 
-    def _diffusion_loss(self, context: Context, clean: Tensor, is_pad: Tensor | None) -> Tensor:
+    def _diffusion_loss(self, context: Context, clean: Tensor, is_pad: Tensor | None, better: Tensor | None) -> Tensor:
         """Mean squared error of the prediction for every observation, (B,); padding does not count."""
         batch, draws = len(clean), self.config.noise_draws
         time = torch.randint(0, self.config.train_timesteps, (batch, draws), device=clean.device)
         clean = clean.unsqueeze(1)
         noise = torch.randn(batch, draws, *clean.shape[2:], device=clean.device)
         alpha, sigma = diffusion.levels(self.alphas_cumprod, time)
-        memory = self.head.memory(self._drop_context(context.features))
+        memory = self.head.memory(self._conditioned(context.features, better))
         output = self.head(diffusion.noised(clean, noise, alpha, sigma), time, memory)
         wanted = diffusion.target(clean, noise, alpha, sigma, self.config.prediction)
         error = (output - wanted).square().mean((1, 3))
@@ -258,19 +260,12 @@ class VLAPolicy(PreTrainedPolicy):
         valid = (~is_pad.to(error.device)).float()
         return (error * valid).sum(1) / valid.sum(1).clamp(min=1)
 
-    def _drop_context(self, features: Features) -> Features:
-        """In training, the context without content for a share of the observations."""
-        if not self.training or not self.config.context_dropout:
-            return features
-        drop = torch.rand(len(features.pooled), 1, device=self.device) < self.config.context_dropout
-        null = self._null(features)
-        tokens = torch.where(drop.unsqueeze(-1), null.tokens, features.tokens)
-        return replace(features, tokens=tokens, pooled=torch.where(drop, null.pooled, features.pooled))
-
-    def _null(self, features: Features) -> Features:
-        """A context without content, of the same shape."""
-        tokens, pooled = self.null_context
-        return replace(features, tokens=tokens.expand_as(features.tokens), pooled=pooled.expand_as(features.pooled))
+    def _conditioned(self, features: Features, better: Tensor | None = None) -> Features:
+        """What the head is told: the context, whether better is asked for, and in training a share of neither."""
+        if self.advantage is not None:
+            return self.advantage(features, better)
+        share = self.config.context_dropout
+        return dropped(features, self.null_context, share) if self.training and share else features
 
     # -- sampling -------------------------------------------------------------------------------------------------
 
@@ -284,6 +279,8 @@ class VLAPolicy(PreTrainedPolicy):
         prefix: Tensor | None = None,
         init: Tensor | None = None,
         guide: Guide | None = None,
+        tilt: Guide | None = None,
+        resample: Resample | None = None,
         noise: Tensor | None = None,
     ) -> Tensor:
         """Draw K chunks from one encoding, as one batch.
@@ -296,6 +293,8 @@ class VLAPolicy(PreTrainedPolicy):
             prefix: actions already committed, (P, A) or (B, P, A), data units: every chunk begins with them.
             init: chunks to noise by `init_strength` and denoise again, (K, H, A) or (B, K, H, A), data units.
             guide: noisy chunks (B, K, H, A), data units, to the gradient of a log-likelihood with regard to them.
+            tilt: clean chunks, likewise, to the gradient of a log-density that the policy's is multiplied by.
+            resample: (clean chunks, data units; steps left) to which particle goes on in each of the K places.
             noise: initial noise (B, K, H, A) in place of the generator's.
 
         Returns:
@@ -318,6 +317,8 @@ class VLAPolicy(PreTrainedPolicy):
             init=None if init is None else self.normalizer.normalize_action(init.expand(shape).float(), context.state),
             init_strength=config.init_strength,
             guide=None if guide is None else self._normalized_guide(guide, context),
+            tilt=None if tilt is None else self._normalized_guide(tilt, context),
+            resample=None if resample is None else self._normalized_resample(resample, context),
         )
         chunks = self.normalizer.denormalize_action(chunks, context.state)
         if prefix is not None:
@@ -327,10 +328,11 @@ class VLAPolicy(PreTrainedPolicy):
     def _predictor(self, context: Context) -> diffusion.Predict:
         """Noisy chunks and a diffusion step to a prediction; guided where the config says so."""
         scale = self.config.guidance_scale
-        memory = self.head.memory(context.features)
+        memory = self.head.memory(self._conditioned(context.features))
         if scale == 1.0:
             return lambda x, t: self.head(x, t, memory)
-        null = self.head.memory(self._null(context.features))
+        bare = context.features
+        null = self.head.memory(bare if self.advantage is not None else without_content(bare, self.null_context))
 
         def guided(x: Tensor, t: Tensor) -> Tensor:
             free = self.head(x, t, null)
@@ -351,6 +353,10 @@ class VLAPolicy(PreTrainedPolicy):
     def _normalized_guide(self, guide: Guide, context: Context) -> Guide:
         """The guide as a function of chunks in the network's units (chain rule: the gradient times the scale)."""
         return lambda x: guide(self.normalizer.denormalize_action(x, context.state)) * self.normalizer.action.scale
+
+    def _normalized_resample(self, resample: Resample, context: Context) -> Resample:
+        """The choice of particles as a function of chunks in the network's units."""
+        return lambda x, left: resample(self.normalizer.denormalize_action(x, context.state), left)
 
     # -- LeRobot's interface --------------------------------------------------------------------------------------
 

@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vla_rl.steer.medoid import keystone, weighted_medoid
+from vla_rl.value.aggregate import make_aggregate
+
 Chunks = NDArray[np.floating[Any]]
+AGGREGATES = ("mean", "min")
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The index of a candidate, and why it was taken."""
+    """The index of a candidate, and why it was taken.
+
+    Attributes:
+        index: which of the K.
+        reason: the rule, or why it could not be followed.
+        abstained: "" where the rule was followed; "margin" or "novel" where the critic was not trusted.
+    """
 
     index: int
     reason: str
+    abstained: str = ""
 
 
 class Selector(Protocol):
@@ -35,6 +47,30 @@ class Selector(Protocol):
         """
 
 
+@dataclass(frozen=True, kw_only=True)
+class SelectorOptions:
+    """What the rules leave open; each reads what concerns it.
+
+    Attributes:
+        temperature: of `softmax` and `weighted`, in units of the value.
+        k: how many standard deviations of the ensemble `lcb` subtracts.
+        tau: which lower quantile of the return's distribution `quantile` compares.
+        aggregate: how `argmax`, `softmax`, `quantile` and `weighted` join the ensemble: mean, or min (TD3).
+    """
+
+    temperature: float = 0.1
+    k: float = 1.0
+    tau: float = 0.1
+    aggregate: str = "mean"
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for numbers that make no sense."""
+        if not (self.temperature > 0 and self.k >= 0 and 0 < self.tau < 1):
+            raise ValueError(f"temperature must be positive, k not negative, tau between 0 and 1: {self}")
+        if self.aggregate not in AGGREGATES:
+            raise ValueError(f"unknown aggregate '{self.aggregate}'; there are: {', '.join(AGGREGATES)}")
+
+
 def first(chunks: Chunks, values: Chunks | None, previous: Chunks | None, rng: np.random.Generator) -> Choice:
     """The policy's first sample: no steering, the control arm of every comparison."""
     return Choice(0, "first")
@@ -46,33 +82,98 @@ def random(chunks: Chunks, values: Chunks | None, previous: Chunks | None, rng: 
 
 
 def medoid(chunks: Chunks, values: Chunks | None, previous: Chunks | None, rng: np.random.Generator) -> Choice:
-    """The most central sample of the largest mode (KeyStone, arXiv:2605.08638); needs no critic.
+    """The most central sample of the largest mode (KeyStone, arXiv:2605.08638); needs no critic."""
+    index, members = keystone(chunks)
+    return Choice(index, "medoid" if members == len(chunks) else f"medoid of {members}/{len(chunks)}")
 
-    Distances are Euclidean between flattened chunks. Where mean and medoid lie close together (less than 0.3 of the
-    median pairwise distance) there is one mode, and its medoid is taken; else the samples are split into two clusters
-    by k-means, and the medoid of the larger one is taken. Ties go to what lies more centrally among all samples.
+
+def argmax(
+    chunks: Chunks,
+    values: Chunks | None,
+    previous: Chunks | None,
+    rng: np.random.Generator,
+    *,
+    aggregate: str = "mean",
+) -> Choice:
+    """The sample that the critic values most (V-GPS at temperature 0, arXiv:2410.13816)."""
+    return Choice(int(worth(values, aggregate).argmax()), "argmax")
+
+
+def softmax(
+    chunks: Chunks,
+    values: Chunks | None,
+    previous: Chunks | None,
+    rng: np.random.Generator,
+    *,
+    temperature: float = 0.1,
+    aggregate: str = "mean",
+) -> Choice:
+    """A draw in proportion to exp(value / temperature) (V-GPS, arXiv:2410.13816)."""
+    weights = softmax_weights(worth(values, aggregate), temperature)
+    return Choice(int(rng.choice(len(weights), p=weights)), "softmax")
+
+
+def lcb(
+    chunks: Chunks, values: Chunks | None, previous: Chunks | None, rng: np.random.Generator, *, k: float = 1.0
+) -> Choice:
+    """The best lower confidence bound: mean minus k standard deviations of the ensemble (arXiv:2310.16029).
+
+    Raises:
+        ValueError: an ensemble of one has no spread.
     """
-    flat = np.asarray(chunks, dtype=np.float64).reshape(len(chunks), -1)
-    distances = np.linalg.norm(flat[:, None] - flat[None], axis=-1)  # (K, K)
-    total = distances.sum(1)
-    centre = int(total.argmin())
-    pairwise = distances[np.triu_indices(len(flat), 1)]
-    typical = float(np.median(pairwise)) if len(pairwise) else 0.0
-    if typical == 0.0 or np.linalg.norm(flat.mean(0) - flat[centre]) < ONE_MODE * typical:
-        return Choice(centre, "medoid")
-    members = np.flatnonzero(_larger_cluster(flat, distances, centre))
-    inner = distances[np.ix_(members, members)].sum(1)
-    best = np.lexsort((total[members], inner))[0]
-    return Choice(int(members[best]), f"medoid of {len(members)}/{len(flat)}")
+    return Choice(int(worth(values, "lcb", k).argmax()), "lcb")
 
 
-ONE_MODE = 0.3  # KeyStone's bound on |mean - medoid| / median pairwise distance
-KMEANS_STEPS = 20
+def quantile(
+    chunks: Chunks,
+    values: Chunks | None,
+    previous: Chunks | None,
+    rng: np.random.Generator,
+    *,
+    aggregate: str = "mean",
+) -> Choice:
+    """The best lower quantile of the return: here `values` are quantiles, which the critic is asked for."""
+    return Choice(int(worth(values, aggregate).argmax()), "quantile")
 
-SELECTORS: dict[str, Selector] = {"first": first, "random": random, "medoid": medoid}
+
+def weighted(
+    chunks: Chunks,
+    values: Chunks | None,
+    previous: Chunks | None,
+    rng: np.random.Generator,
+    *,
+    temperature: float = 0.1,
+    aggregate: str = "mean",
+) -> Choice:
+    """The medoid under the weights exp(value / temperature): a sample, never a mean that lies between two modes.
+
+    At temperature 0 it is `argmax`, at a high one the medoid of all.
+    """
+    weights = softmax_weights(worth(values, aggregate), temperature)
+    return Choice(weighted_medoid(chunks, weights), "weighted")
 
 
-def make_selector(name: str) -> Selector:
+SELECTORS: dict[str, Selector] = {
+    "first": first,
+    "random": random,
+    "medoid": medoid,
+    "argmax": argmax,
+    "softmax": softmax,
+    "lcb": lcb,
+    "quantile": quantile,
+    "weighted": weighted,
+}
+BLIND = ("first", "random", "medoid")  # rules that read no values
+_OPTIONS: dict[str, tuple[str, ...]] = {
+    "argmax": ("aggregate",),
+    "softmax": ("temperature", "aggregate"),
+    "lcb": ("k",),
+    "quantile": ("aggregate",),
+    "weighted": ("temperature", "aggregate"),
+}
+
+
+def make_selector(name: str, options: SelectorOptions | None = None) -> Selector:
     """A selector by name.
 
     Raises:
@@ -80,7 +181,25 @@ def make_selector(name: str) -> Selector:
     """
     if name not in SELECTORS:
         raise ValueError(f"unknown selector '{name}'; there are: {', '.join(SELECTORS)}")
-    return SELECTORS[name]
+    chosen = options or SelectorOptions()
+    return partial(SELECTORS[name], **{field: getattr(chosen, field) for field in _OPTIONS.get(name, ())})
+
+
+def worth(values: Chunks | None, aggregate: str, k: float = 1.0) -> Chunks:
+    """One number a candidate, (K,), from an ensemble's (E, K), by the rule that TD targets use too.
+
+    Raises:
+        ValueError: there are no values.
+    """
+    if values is None:
+        raise ValueError("this selector needs a critic's values; without a critic there are: " + ", ".join(BLIND))
+    return np.asarray(make_aggregate(aggregate, len(values), k=k)(values))
+
+
+def softmax_weights(worths: Chunks, temperature: float) -> Chunks:
+    """exp(worth / temperature), adding up to 1, (K,)."""
+    weights = np.exp((worths - worths.max()) / temperature)
+    return np.asarray(weights / weights.sum())
 
 
 def select(
@@ -113,21 +232,3 @@ def select(
         return Choice(int(usable[0]), "first: no finite value")
     choice = rule(chunks[scored], values[:, scored], previous, rng)
     return Choice(int(scored[choice.index]), choice.reason)
-
-
-def _larger_cluster(flat: Chunks, distances: Chunks, centre: int) -> NDArray[np.bool_]:
-    """Members of the larger of two k-means clusters, (K,), of equal ones that of sample `centre`.
-
-    The farthest pair are the first centres.
-    """
-    ends = np.unravel_index(int(distances.argmax()), distances.shape)
-    centres, nearer = flat[list(ends)], np.zeros(len(flat), dtype=bool)
-    for _ in range(KMEANS_STEPS):
-        gaps = np.linalg.norm(flat[:, None] - centres[None], axis=-1)  # (K, 2)
-        nearer = gaps[:, 0] <= gaps[:, 1]
-        moved = np.stack([flat[nearer].mean(0), flat[~nearer].mean(0)]) if 0 < nearer.sum() < len(flat) else centres
-        if np.array_equal(moved, centres):
-            break
-        centres = moved
-    surplus = 2 * int(nearer.sum()) - len(flat)
-    return nearer if surplus > 0 or (surplus == 0 and nearer[centre]) else ~nearer

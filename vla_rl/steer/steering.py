@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from vla_rl.steer.scorer import Critic, Scorer
-from vla_rl.steer.selectors import Choice, make_selector, select
+from vla_rl.steer.choose import Chooser, ChooserConfig
+from vla_rl.steer.scorer import Critic, Scorer, Scores
+from vla_rl.steer.selectors import Choice
 from vla_rl.types import ActionChunk, ActionKind, Array, Candidates
 
 TROUBLE = {
@@ -27,23 +28,21 @@ TROUBLE = {
 }
 
 
-@dataclass(frozen=True)
-class SteeringConfig:
-    """How a candidate is chosen.
+@dataclass(frozen=True, kw_only=True)
+class SteeringConfig(ChooserConfig):
+    """How a candidate is chosen, and when at the latest.
 
     Attributes:
-        selector: name of the rule.
         deadline_s: the critic's time from the arrival of a set to the choice [s].
-        slice: candidates scored at once; when time runs out, whole slices count.
+        slice: candidates scored at once at most; when time runs out, whole slices count.
         executed_steps: actions of a chunk that the rule compares, those that will be executed; 0 takes all.
         max_age_s: a set whose observation is older than this is stale [s].
         max_future_s: a set stamped further ahead of the robot's clock than this is refused [s].
         seed: of rules that draw.
     """
 
-    selector: str = "first"
     deadline_s: float = 0.05
-    slice: int = 8
+    slice: int = 32
     executed_steps: int = 0
     max_age_s: float = 0.5
     max_future_s: float = 0.05
@@ -51,7 +50,7 @@ class SteeringConfig:
 
     def __post_init__(self) -> None:
         """Raise ValueError for an unknown selector, or times and counts that make no sense."""
-        make_selector(self.selector)
+        super().__post_init__()
         if not (self.deadline_s > 0 and self.slice >= 1 and self.executed_steps >= 0 and self.max_age_s > 0):
             raise ValueError(f"deadline_s and max_age_s must be positive, slice at least 1: {self}")
 
@@ -65,12 +64,14 @@ class Decision:
         index: which candidate it is.
         reason: the rule's, or why the rule could not be followed.
         values: what the critic said of the first n candidates, (E, n), None where nothing in time.
+        abstained: "" where the rule was followed, else why the critic was not trusted.
     """
 
     chunk: ActionChunk
     index: int
     reason: str
     values: Array | None = None
+    abstained: str = ""
 
 
 class Steering:
@@ -87,8 +88,8 @@ class Steering:
 
     def __init__(self, config: SteeringConfig, names: tuple[str, ...], critic: Critic | None = None) -> None:
         self.config, self.counts = config, Counter[str]()
-        self._names, self._rule = names, make_selector(config.selector)
-        self._scorer = None if critic is None else Scorer(critic, config.slice)
+        self._names, self._chooser = names, Chooser(config, critic)
+        self._scorer = None if critic is None else Scorer(critic, config.slice, self._chooser.tau)
         self._rng = np.random.default_rng(config.seed)
         self._last: ActionChunk | None = None
         self._told = Counter[str]()
@@ -111,14 +112,17 @@ class Steering:
         if reason := self._misfit(candidates, now_ns):
             self.counts[reason] += 1
             return None
-        values = self._values(candidates, until_ns)
-        choice = self._choose(candidates, values)
+        scores = self._scores(candidates, until_ns)
+        choice = self._choose(candidates, scores)
         if choice is None:
             self.counts["nothing_finite"] += 1
             return None
         self._last = candidates.chunk(choice.index)
         self.counts["decided"] += 1
-        return Decision(self._last, choice.index, choice.reason, values)
+        if choice.abstained:
+            self.counts[f"abstained_{choice.abstained}"] += 1
+        values = None if scores is None else scores.values
+        return Decision(self._last, choice.index, choice.reason, values, choice.abstained)
 
     def problems(self) -> list[str]:
         """What has gone wrong since this was last asked, one line each."""
@@ -152,26 +156,26 @@ class Steering:
             return "stale"
         return "future" if age_s < -self.config.max_future_s else ""
 
-    def _values(self, candidates: Candidates, until_ns: int) -> Array | None:
+    def _scores(self, candidates: Candidates, until_ns: int) -> Scores | None:
         if self._scorer is None:
             return None
-        values = self._scorer.score(candidates, until_ns)
-        if values is None or values.shape[1] < len(candidates.chunks):
+        scores = self._scorer.score(candidates, until_ns)
+        if scores is None or scores.values.shape[1] < len(candidates.chunks):
             self.counts["late"] += 1
-        return values
+        return scores
 
-    def _choose(self, candidates: Candidates, values: Array | None) -> Choice | None:
+    def _choose(self, candidates: Candidates, scores: Scores | None) -> Choice | None:
         steps = self.config.executed_steps or None
         chunks, previous = candidates.chunks[:, :steps], self._under_way(candidates)
         finite = np.asarray(np.isfinite(candidates.chunks).all((1, 2)))
         self.counts["candidates_not_finite"] += int((~finite).sum())
         chunks = np.where(finite[:, None, None], chunks, np.nan)
-        if self._scorer is not None and values is None:
-            usable = select(make_selector("first"), chunks, None, None, self._rng)
-            return usable and Choice(usable.index, "first: critic late")
-        if values is not None and not np.isfinite(values).all():
+        if scores is None:
+            choice = self._chooser.choose(chunks, None, previous, self._rng)
+            return replace(choice, reason="first: critic late") if choice and self._scorer else choice
+        if not np.isfinite(scores.values).all():
             self.counts["values_not_finite"] += 1
-        return select(self._rule, chunks, values, previous, self._rng)
+        return self._chooser.choose(chunks, scores.values, previous, self._rng, scores.distance)
 
     def _under_way(self, candidates: Candidates) -> Array | None:
         """What is left of the last chunk at the candidates' time, (H', A), None where nothing is."""
