@@ -13,7 +13,7 @@ from vla_rl.learn.checkpoint import Checkpoint, CheckpointStore
 from vla_rl.learn.config import BCConfig
 from vla_rl.learn.feed import step_seed
 from vla_rl.learn.run import check_out
-from vla_rl.learn.train import Training, make_accelerator
+from vla_rl.learn.train import Learner, Training, make_accelerator
 
 
 class Net(nn.Module):
@@ -27,7 +27,7 @@ class Net(nn.Module):
         return loss, {"noise": noise.mean().detach()}
 
 
-class ToyLearner:
+class ToyLearner(Learner):
     def __init__(self, config, poisoned=(), policy=None):
         torch.manual_seed(config.seed)
         self.config, self.poisoned = config, poisoned

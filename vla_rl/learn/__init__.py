@@ -1,5 +1,7 @@
 """Batches to weights: one algorithm a file, one readable loop, checkpoints that a kill cannot break.
 
 Read in this order: `train` (the loop), `bc` (an algorithm for it), `state` (what a step changes), `checkpoint` (how it
-survives), then the small parts: `schedule`, `ema`, `guard`, `augment`, `feed`.
+survives), then the small parts: `schedule`, `ema`, `guard`, `augment`, `feed`. Critics: `value` (their one learner),
+`critics` and `td` (what they share), then one algorithm a file. From critic to policy: `extraction`, `advantages`, then
+`awr`, `best_of_n`, `recap`.
 """

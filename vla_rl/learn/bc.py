@@ -26,7 +26,7 @@ from vla_rl.learn.config import BCConfig
 from vla_rl.learn.feed import step_seed
 from vla_rl.learn.report import counter
 from vla_rl.learn.run import check_out
-from vla_rl.learn.train import Training, make_accelerator
+from vla_rl.learn.train import Learner, Training, make_accelerator
 from vla_rl.policy.configuration_vla_rl import VLAConfig
 from vla_rl.policy.modeling_vla_rl import VLAPolicy
 from vla_rl.policy.normalize import Stats, compute_stats
@@ -37,7 +37,7 @@ STATE = "observation.state"
 AUGMENT, HOLDOUT = 1, 2  # streams of `step_seed`
 
 
-def train_bc(config: BCConfig, progress: bool = True) -> dict[str, Any]:
+def train_bc(config: BCConfig, progress: bool = True, kind: type[BehaviourCloning] | None = None) -> dict[str, Any]:
     """Train a policy, or go on training one.
 
     On one CPU, with the same number of threads and a budget in steps, a run that was stopped and resumed equals one
@@ -46,6 +46,7 @@ def train_bc(config: BCConfig, progress: bool = True) -> dict[str, Any]:
     Args:
         config: the whole run.
         progress: whether to show a bar, or lines where there is no terminal.
+        kind: which cloning, BehaviourCloning by default.
 
     Returns:
         JSON-ready: `stopped` ("done" or "interrupted"), `steps`, `checkpoint` (a LeRobot policy folder), ...
@@ -60,18 +61,18 @@ def train_bc(config: BCConfig, progress: bool = True) -> dict[str, Any]:
     out = Path(config.out)
     check_out(out, config)
     accelerator = make_accelerator(config)
-    checkpoint = _newest(out) if config.resume else None
+    checkpoint = newest(out) if config.resume else None
     with accelerator.main_process_first(), counter("decoding", progress and accelerator.is_main_process) as show:
         caches = [build(root, config.cache or None, config.image_size or None, progress=show) for root in config.data]
     rank, world = accelerator.process_index, accelerator.num_processes
-    learner = BehaviourCloning(config, caches, checkpoint, accelerator.device, rank, world)
+    learner = (kind or BehaviourCloning)(config, caches, checkpoint, accelerator.device, rank, world)
     if progress and accelerator.is_main_process:
         for line in learner.remarks():
             print(line, file=sys.stderr)
     return Training(config, learner, out, accelerator, checkpoint, progress).run()
 
 
-def _newest(out: Path) -> Checkpoint | None:
+def newest(out: Path) -> Checkpoint | None:
     """Where to go on from; None where the run was stopped before its first checkpoint.
 
     Raises:
@@ -95,7 +96,7 @@ class _Loss(nn.Module):
         return self.policy.loss(batch)
 
 
-class BehaviourCloning:
+class BehaviourCloning(Learner):
     """Imitate the actions of a data set, given images, state and words."""
 
     def __init__(
@@ -122,14 +123,22 @@ class BehaviourCloning:
         self.excluded = _excluded(caches, config)
         self.data = _windows(caches, config, int(_overrides(config).get("n_obs_steps", 1)), device=place)
         self.held = _held_out(self.data, config.holdout, config.seed)
-        weights = self.data.weights(config.decision_s, config.decision_share or None, config.balance or None)
-        self.sampler = ChunkSampler(np.where(self.held, 0.0, weights), config.batch * world, config.seed)
+        self.sampler = ChunkSampler(np.where(self.held, 0.0, self._shares()), config.batch * world, config.seed)
         self.policy = (_load(checkpoint, self.data, config) if checkpoint else self._new(caches)).to(device)
-        self.model: nn.Module = _Loss(self.policy)
+        self.model = _Loss(self.policy)
         texts = (*self.data.tasks, "")
         self.text_index = {text: i for i, text in enumerate(texts)}
         self.words = tokenize(texts, multiple=8) if config.backbone == "tiny" else None
         self.augmentation = Augmentation(**{f.name: getattr(config, f.name) for f in dataclasses.fields(Augmentation)})
+
+    def _shares(self) -> NDArray[np.float64]:
+        """Sampling weight of every frame, (len(data),)."""
+        config = self.config
+        return self.data.weights(config.decision_s, config.decision_share or None, config.balance or None)
+
+    def _items(self, indices: NDArray[np.int64]) -> dict[str, Any]:
+        """What is learned from frames, (B,)."""
+        return self.data.batch(indices)
 
     def _new(self, caches: Sequence[FrameCache]) -> VLAPolicy:
         torch.manual_seed(step_seed(self.config.seed, 0))
@@ -139,7 +148,7 @@ class BehaviourCloning:
 
     def batch(self, step: int) -> dict[str, Any]:
         """The augmented batch of a step, a pure function of it."""
-        batch = self._on_device(self._with_tokens(self.data.batch(self._indices(step))))
+        batch = self._on_device(self._with_tokens(self._items(self._indices(step))))
         chance = torch.Generator(self.device).manual_seed(step_seed(self.config.seed, step, self.rank, AUGMENT))
         return self.augmentation(batch, chance)
 
@@ -175,7 +184,7 @@ class BehaviourCloning:
         chosen = rng.choice(np.flatnonzero(self.held), (8, self.config.batch))
         torch.manual_seed(step_seed(self.config.seed, 0, stream=HOLDOUT))
         self.policy.eval()
-        return float(np.mean([float(self.policy.loss(self._on_device(self.data.batch(c)))[0]) for c in chosen]))
+        return float(np.mean([float(self.policy.loss(self._on_device(self._items(c)))[0]) for c in chosen]))
 
     def save(self, folder: Path) -> None:
         """Write a LeRobot policy folder: config.json, model.safetensors and the processors."""

@@ -170,19 +170,21 @@ def verify(folder: Path) -> Checkpoint:
 
 
 def resolve(path: str | Path) -> Path:
-    """The policy folder meant by a path: itself, or the newest valid checkpoint of a run folder.
+    """The policy or critic folder meant by a path: itself, or the newest valid checkpoint of a run folder.
 
     Raises:
-        CheckpointError: neither a policy folder nor a run with a valid checkpoint.
+        CheckpointError: neither such a folder nor a run with a valid checkpoint.
     """
     folder = Path(path)
-    if (folder / "config.json").is_file():
+    if any((folder / name).is_file() for name in ("config.json", "critic.json")):
         return folder
     for root in (folder / "checkpoints", folder):
         found = CheckpointStore(root).newest() if root.is_dir() else None
         if found is not None:
             return found.path
-    raise CheckpointError(f"no policy in {folder}: neither config.json nor checkpoints/step-* that are whole")
+    raise CheckpointError(
+        f"no policy in {folder}: neither config.json (critic.json) nor checkpoints/step-* that are whole"
+    )
 
 
 def _fingerprints(folder: Path) -> dict[str, dict[str, Any]]:

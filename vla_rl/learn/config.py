@@ -1,4 +1,7 @@
-"""BCConfig: all that a behaviour cloning run can be told. Imports nothing heavy, so the command line stays fast."""
+"""RunConfig, what any run can be told, and BCConfig, what behaviour cloning can be told besides.
+
+Imports nothing heavy, so the command line stays fast.
+"""
 
 from __future__ import annotations
 
@@ -25,11 +28,9 @@ MAY_CHANGE = {
 
 
 @dataclass(frozen=True)
-class BCConfig:
-    """Behaviour cloning with a diffusion action head. Each field is a flag of `vla-rl train bc`."""
+class RunConfig:
+    """What the training loop reads, whatever the algorithm."""
 
-    data: tuple[str, ...] = ()
-    """Folders of LeRobotDataset v3 sets to learn from, one or more."""
     out: str = ""
     """Folder of this run: checkpoints, logs, result.json."""
     resume: bool = False
@@ -52,6 +53,76 @@ class BCConfig:
     """Decay of the averaged weights, which are the ones that are saved as the policy."""
     seed: int = 0
     """Seed of initial weights, sampling, augmentation and diffusion noise."""
+    bf16: str = "auto"
+    """Mixed precision: auto, on or off."""
+    device: str = "auto"
+    """auto, cpu or cuda; `accelerate launch` runs several processes."""
+    threads: int = 0
+    """Torch threads, 0 for torch's own choice."""
+    prefetch: int = 2
+    """Batches prepared ahead in a thread, 0 for none."""
+    compile: bool = False
+    """Compile the loss: a third faster on a CPU, after a minute or two of compiling; needs a C++ compiler."""
+    checkpoint_interval: int = 1000
+    """Steps between checkpoints."""
+    keep: int = 3
+    """How many of the newest checkpoints to keep, beside the best."""
+    log_interval: int = 50
+    """Steps between lines of the log."""
+    bad_steps: int = 10
+    """Steps in a row with a loss or gradient that is not finite after which the run stops."""
+    tensorboard: bool = True
+    """Write TensorBoard scalars to OUT/tensorboard."""
+    wandb: str = ""
+    """Weights & Biases project to log to, empty for none."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError, in one line, where a field cannot be."""
+        self._require_positive("batch", "checkpoint_interval", "keep", "log_interval", "bad_steps", least=1)
+        self._require_positive("lr", "minutes", "steps")
+        self._require_choice("bf16", "auto", "on", "off")
+
+    def _require_positive(self, *names: str, least: int | None = None) -> None:
+        for name in names:
+            value = getattr(self, name)
+            if least is not None and value < least:
+                raise ValueError(f"{name} must be at least {least}, got {value}")
+            if value is not None and value <= 0:
+                raise ValueError(f"{name} must be positive, got {value}")
+
+    def _require_choice(self, name: str, *allowed: str) -> None:
+        if getattr(self, name) not in allowed:
+            raise ValueError(f"{name} must be {', '.join(allowed[:-1])} or {allowed[-1]}, got '{getattr(self, name)}'")
+
+    def _require_share(self, *names: str) -> None:
+        for name in names:
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
+
+    @property
+    def limit(self) -> int | None:
+        """Optimiser steps in all, None where only the clock ends the run."""
+        return self.steps if self.steps is not None or self.minutes is not None else DEFAULT_STEPS
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready form."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+    def differences(self, earlier: dict[str, Any]) -> list[str]:
+        """Fields that shape the result and differ from an earlier run's, as 'name: there, here' in words."""
+        here = self.to_dict()
+        default = type(self)().to_dict()  # what a run that is older than a field had
+        names = [f.name for f in fields(self) if f.name not in MAY_CHANGE]
+        there = {name: earlier.get(name, default[name]) for name in names}
+        return [f"{n} was {there[n]}, now {here[n]}" for n in names if there[n] != here[n]]
+
+
+@dataclass(frozen=True)
+class BCConfig(RunConfig):
+    """Behaviour cloning with a diffusion action head. Each field is a flag of `vla-rl train bc`."""
+
+    data: tuple[str, ...] = ()
+    """Folders of LeRobotDataset v3 sets to learn from, one or more."""
     horizon: int = 16
     """Actions a chunk."""
     image_size: int = 96
@@ -94,61 +165,14 @@ class BCConfig:
     """Image augmentation: largest standard deviation of noise, 1 for the whole range."""
     shift: int = 0
     """Image augmentation: shift in pixels; leave 0 for fixed cameras."""
-    bf16: str = "auto"
-    """Mixed precision: auto, on or off."""
-    device: str = "auto"
-    """auto, cpu or cuda; `accelerate launch` runs several processes."""
     on_device: str = "auto"
     """Whether the whole data set lies in the GPU's memory: auto, on or off."""
-    threads: int = 0
-    """Torch threads, 0 for torch's own choice."""
-    prefetch: int = 2
-    """Batches prepared ahead in a thread, 0 for none."""
-    compile: bool = False
-    """Compile the loss: a third faster on a CPU, after a minute or two of compiling; needs a C++ compiler."""
-    checkpoint_interval: int = 1000
-    """Steps between checkpoints."""
-    keep: int = 3
-    """How many of the newest checkpoints to keep, beside the best."""
-    log_interval: int = 50
-    """Steps between lines of the log."""
-    bad_steps: int = 10
-    """Steps in a row with a loss or gradient that is not finite after which the run stops."""
-    tensorboard: bool = True
-    """Write TensorBoard scalars to OUT/tensorboard."""
-    wandb: str = ""
-    """Weights & Biases project to log to, empty for none."""
     cache: str = ""
     """Folder of the decoded cache, empty for the default beside the data set."""
 
     def __post_init__(self) -> None:
         """Raise ValueError, in one line, where a field cannot be."""
-        for name in ("batch", "horizon", "checkpoint_interval", "keep", "log_interval", "bad_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("lr", "minutes", "steps"):
-            if getattr(self, name) is not None and getattr(self, name) <= 0:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-        for name in ("bf16", "on_device"):
-            if getattr(self, name) not in ("auto", "on", "off"):
-                raise ValueError(f"{name} must be auto, on or off, got '{getattr(self, name)}'")
-        for name in ("decision_share", "holdout"):
-            if not 0.0 <= getattr(self, name) < 1.0:
-                raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
-
-    @property
-    def limit(self) -> int | None:
-        """Optimiser steps in all, None where only the clock ends the run."""
-        return self.steps if self.steps is not None or self.minutes is not None else DEFAULT_STEPS
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready form."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
-
-    def differences(self, earlier: dict[str, Any]) -> list[str]:
-        """Fields that shape the result and differ from an earlier run's, as 'name: there, here' in words."""
-        here = self.to_dict()
-        default = BCConfig().to_dict()  # what a run that is older than a field had
-        names = [f.name for f in fields(self) if f.name not in MAY_CHANGE]
-        there = {name: earlier.get(name, default[name]) for name in names}
-        return [f"{n} was {there[n]}, now {here[n]}" for n in names if there[n] != here[n]]
+        super().__post_init__()
+        self._require_positive("horizon", least=1)
+        self._require_choice("on_device", "auto", "on", "off")
+        self._require_share("decision_share", "holdout")

@@ -10,13 +10,13 @@ from pathlib import Path
 from torch import Tensor
 from tqdm import tqdm
 
-from vla_rl.learn.config import BCConfig
+from vla_rl.learn.config import RunConfig
 
 
 class Report:
     """One voice for a run, on standard error."""
 
-    def __init__(self, config: BCConfig, out: Path, start: int, fraction: float, talk: bool, store: bool) -> None:
+    def __init__(self, config: RunConfig, out: Path, start: int, fraction: float, talk: bool, store: bool) -> None:
         """Open what the config asks for.
 
         Args:

@@ -12,13 +12,13 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from vla_rl.learn.config import BCConfig
+from vla_rl.learn.config import RunConfig
 from vla_rl.record.durable import TEMPORARY, whole_file
 
 RUN = "run.json"
 
 
-def check_out(out: Path, config: BCConfig) -> None:
+def check_out(out: Path, config: RunConfig) -> None:
     """Refuse a folder that is not this run's; nothing is written.
 
     Raises:

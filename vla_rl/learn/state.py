@@ -1,8 +1,10 @@
-"""What a training step changes, as plain tensors: weights, averaged weights, optimiser moments. No pickle anywhere."""
+"""What a training step changes, as plain tensors: weights, optimiser moments, target networks. No pickle anywhere."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -14,7 +16,7 @@ from vla_rl.learn.checkpoint import CheckpointError
 FILE = "training_state.safetensors"
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Trainable parameters for AdamW: matrices decay; biases, norms and other vectors do not."""
     trainable = [p for p in model.parameters() if p.requires_grad]
     return [
@@ -23,8 +25,10 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, ob
     ]
 
 
-def save_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Write raw trainable weights and optimiser moments into `folder`, by parameter name.
+def save_state(
+    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, other: Mapping[str, Tensor] | None = None
+) -> None:
+    """Write raw trainable weights, optimiser moments and `other` tensors into `folder`, by name.
 
     Raises:
         OSError: disk full or not writable.
@@ -34,14 +38,17 @@ def save_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer)
         tensors[f"weights/{name}"] = weight.detach()
         for key, value in optimizer.state.get(weight, {}).items():
             tensors[f"optimizer/{key}/{name}"] = torch.as_tensor(value)
+    tensors |= {f"other/{name}": value.detach() for name, value in (other or {}).items()}
     try:
         save_file({k: v.cpu().clone(memory_format=torch.contiguous_format) for k, v in tensors.items()}, folder / FILE)
     except SafetensorError as error:
         raise OSError(f"cannot write {folder / FILE}: {error}") from error
 
 
-def load_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Put back what `save_state` wrote, into a model and an optimiser made from the same config.
+def load_state(
+    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, other: Mapping[str, Tensor] | None = None
+) -> None:
+    """Put back what `save_state` wrote, into a model, an optimiser and `other` tensors made from the same config.
 
     Raises:
         CheckpointError: unreadable, or its parameters are not this model's.
@@ -50,13 +57,15 @@ def load_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer)
         tensors = load_file(folder / FILE)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"cannot read {folder / FILE}: {error}") from error
-    for name, weight in _trainable(model):
-        saved = tensors.get(f"weights/{name}")
+    wanted = {f"weights/{name}": weight.detach() for name, weight in _trainable(model)}
+    for name, weight in (wanted | {f"other/{k}": v for k, v in (other or {}).items()}).items():
+        saved = tensors.get(name)
         if saved is None or saved.shape != weight.shape:
             shape = "no tensor" if saved is None else tuple(saved.shape)
-            raise CheckpointError(f"{folder / FILE} has {shape} for {name}, the model has {tuple(weight.shape)}")
-        with torch.no_grad():
-            weight.copy_(saved)
+            raise CheckpointError(
+                f"{folder / FILE} has {shape} for {name.partition('/')[2]}, the model has {tuple(weight.shape)}"
+            )
+        weight.copy_(saved)
     _load_moments(tensors, model, optimizer)
 
 

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from vla_rl.learn.checkpoint import Checkpoint, CheckpointStore
-from vla_rl.learn.config import BCConfig
+from vla_rl.learn.config import RunConfig
 from vla_rl.learn.ema import Ema
 from vla_rl.learn.feed import ahead, step_seed
 from vla_rl.learn.guard import Diverged, FiniteGuard
@@ -32,12 +32,12 @@ NOISE = 0
 
 
 class Learner(Protocol):
-    """What an algorithm gives to the loop."""
+    """What an algorithm gives to the loop; the last three have defaults that suit plain supervised learning."""
 
     model: nn.Module
     """`model(batch) -> (loss, info)`, info holding detached scalar tensors."""
 
-    def batch(self, step: int) -> dict[str, Any]:
+    def batch(self, step: int) -> Any:
         """The batch of a step on the model's device, a pure function of `step`; called from another thread."""
 
     def describe(self, step: int) -> str:
@@ -52,8 +52,20 @@ class Learner(Protocol):
     def facts(self) -> dict[str, Any]:
         """JSON-ready description of the data, kept with the run and with every checkpoint."""
 
+    def groups(self, weight_decay: float) -> list[dict[str, Any]]:
+        """Parameter groups for AdamW; `scale` in a group multiplies its learning rate."""
+        return parameter_groups(self.model, weight_decay)
 
-def make_accelerator(config: BCConfig) -> Accelerator:
+    def after(self, step: int) -> None:
+        """Called behind optimiser step number `step` (from 0): targets follow here."""
+        return
+
+    def state(self) -> dict[str, Tensor]:
+        """What else a step changes (target networks): saved beside the weights, and put back in place."""
+        return {}
+
+
+def make_accelerator(config: RunConfig) -> Accelerator:
     """Processes and device as `accelerate launch` or the config say.
 
     Raises:
@@ -84,7 +96,7 @@ class Training:
 
     def __init__(
         self,
-        config: BCConfig,
+        config: RunConfig,
         learner: Learner,
         out: Path,
         accelerator: Accelerator,
@@ -107,11 +119,11 @@ class Training:
         self.first = self.step
         self.budget = Budget(config.limit, config.minutes * 60 if config.minutes else None)
         self.weights = [p for p in learner.model.parameters() if p.requires_grad]
-        groups = parameter_groups(learner.model, config.weight_decay)
+        groups = [{"scale": 1.0, **group} for group in learner.groups(config.weight_decay)]
         self.optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.95), fused=True)
         self.ema = Ema(learner.model, config.ema)
         if checkpoint:
-            load_state(checkpoint.path, learner.model, self.optimizer)
+            load_state(checkpoint.path, learner.model, self.optimizer, learner.state())
         counts = {k: int(record.get(k, 0)) for k in ("skipped", "streak")}
         self.guard = FiniteGuard(self.optimizer, accelerator.device, **counts)
         forward: Callable[..., tuple[Tensor, dict[str, Tensor]]] = accelerator.prepare_model(learner.model)
@@ -171,10 +183,10 @@ class Training:
                     self._save()
             return self._finish(interrupted=bool(stop))
 
-    def _update(self, batch: dict[str, Any], rate: float) -> None:
+    def _update(self, batch: Any, rate: float) -> None:
         """One optimiser step, left out on the device itself where it is not finite."""
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["scale"]
         with torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.autocast):
             loss, info = self.forward(batch)
         self.accelerator.backward(loss)
@@ -183,6 +195,7 @@ class Training:
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.ema.update(self.step)
+        self.learner.after(self.step)
         self.step += 1
         self.means.add({**info, "loss": loss.detach(), "grad_norm": norm}, bad)
         self.since.add({"loss": loss.detach()}, bad)
@@ -255,7 +268,7 @@ class Training:
                 self.learner.save(folder)
         except SafetensorError as error:
             raise OSError(str(error)) from error
-        save_state(folder, self.learner.model, self.optimizer)
+        save_state(folder, self.learner.model, self.optimizer, self.learner.state())
 
     def _stop_if_diverged(self) -> None:
         if int(self.guard.longest) < self.config.bad_steps:

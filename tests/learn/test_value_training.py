@@ -1,0 +1,114 @@
+"""The critics' learner in the training loop: what is held out, saved, resumed and drawn."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from mdps import CARD, GAMMA, World, learn, settings_of, transitions
+from safetensors.torch import load_file
+
+from vla_rl.data.transitions import ChunkTransitions
+from vla_rl.learn.bc import newest
+from vla_rl.learn.checkpoint import resolve
+from vla_rl.learn.value import ALGORITHMS, CriticLearner, Source, episode_of, value_support
+from vla_rl.value.checkpoint import load_critic
+
+LINE = World((6,), window=2)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def data(**changes):
+    return transitions(LINE.record(30), 2, LINE.goal, LINE.chunks, **changes)
+
+
+@pytest.mark.parametrize("algo", list(ALGORITHMS))
+def test_a_stopped_run_goes_on_bit_for_bit(tmp_path, algo):
+    """Targets, delayed actors, statistics and the ensemble's chance all come back."""
+    options = {"algo": algo, "steps": 12, "checkpoint_interval": 5, "ensemble": 3, "width": 16, "lr": 1e-2}
+    options |= {"aggregate": "random-subset-min", "holdout": 0.2}
+    learn(data(), tmp_path / "whole", **options)
+    shutil.copytree(tmp_path / "whole", tmp_path / "again", symlinks=True)
+    for later in ("step-000010", "step-000012"):
+        shutil.rmtree(tmp_path / "again/checkpoints" / later)
+    learn(data(), tmp_path / "again", **options, resume=True)
+    one, two = (newest(tmp_path / name).path for name in ("whole", "again"))
+    assert one.name == two.name == "step-000012"
+    for name in ("critic.safetensors", "training_state.safetensors"):
+        first, second = load_file(one / name), load_file(two / name)
+        assert first.keys() == second.keys()
+        assert all(torch.equal(first[k].nan_to_num(), second[k].nan_to_num()) for k in first)
+
+
+def test_what_is_saved_is_the_target_network_with_all_that_serving_needs(tmp_path):
+    trained = learn(data(), tmp_path / "run", algo="iql", steps=20, holdout=0.2)
+    folder = resolve(tmp_path / "run")
+    found = load_critic(folder)
+    assert (found.card["algorithm"], found.card["steps"], found.card["policy_type"]) == ("iql", 20, "vla_rl")
+    assert found.card["training"]["expectile"] == 0.7
+    features, state = torch.eye(LINE.goal), torch.zeros(LINE.goal, 0)
+    chunks = torch.from_numpy(LINE.chunks).expand(LINE.goal, -1, -1, -1)
+    with torch.no_grad():
+        served = found.critic.value(found.critic.embed(features, state), chunks)
+        target = trained.target.value(trained.target.embed(features, state), chunks)
+        online = trained.critic.value(trained.critic.embed(features, state), chunks)
+        assert torch.equal(found.value(features, state), trained.value(features, state))
+    assert torch.equal(served, target)
+    assert not torch.equal(served, online)
+
+
+def test_held_out_episodes_are_never_drawn_and_score_the_ranking(tmp_path):
+    learner = CriticLearner(settings_of(tmp_path, algo="monte_carlo", holdout=0.3), Source(data(), CARD))
+    drawn = np.concatenate([learner._indices(step) for step in range(40)])
+    owner = episode_of(learner.data)
+    assert not set(owner[drawn]) & set(owner[learner.held])
+    assert len(set(owner[learner.held])) == 9
+    assert 0.0 <= learner.score() <= 2.0
+
+
+def test_a_good_critic_scores_better_than_an_untrained_one(tmp_path):
+    fresh = CriticLearner(settings_of(tmp_path, algo="monte_carlo", holdout=0.3), Source(data(), CARD)).score()
+    learn(data(), tmp_path / "run", algo="monte_carlo", holdout=0.3, steps=200)
+    assert newest(tmp_path / "run").record["score"] < min(fresh, 0.7)  # of noisy returns
+
+
+def test_a_batch_is_a_pure_function_of_its_step_and_processes_share_it(tmp_path):
+    config = settings_of(tmp_path, algo="iql", batch=8)
+    one = CriticLearner(config, Source(data(), CARD))
+    assert torch.equal(one.batch(3).index, one.batch(3).index)
+    assert not torch.equal(one.batch(3).index, one.batch(4).index)
+    halves = [CriticLearner(config, Source(data(), CARD), rank=r, world=2)._indices(3) for r in (0, 1)]
+    assert [len(h) for h in halves] == [8, 8]
+
+
+def test_sets_have_the_share_of_every_batch_that_the_mix_gives_them(tmp_path):
+    few, many = data().sets[0], transitions(LINE.record(90, seed=1), 2, LINE.goal, LINE.chunks).sets[0]
+    both = ChunkTransitions([few, many], data().config)
+    learner = CriticLearner(settings_of(tmp_path, algo="iql", batch=64, mix=(1.0, 1.0)), Source(both, CARD))
+    for step in range(5):
+        assert (learner.batch(step).index < len(few)).sum() == 32  # RLPD's half and half, however large the sets
+
+
+def test_support_follows_rewards_and_discount_and_what_was_seen(tmp_path):
+    config = settings_of(tmp_path, bins=51)
+    sparse = value_support(config, data())
+    assert sparse.low == pytest.approx(-3 / 45, abs=1e-3)
+    assert sparse.high == pytest.approx(1 + 3 / 45, abs=1e-3)
+    rows = LINE.record(30)
+    rows["reward"] = [-1.0] * len(rows["reward"])
+    steps = value_support(config, transitions(rows, 2, LINE.goal, mc_return=None))
+    assert steps.low < -1 / (1 - GAMMA) < steps.low + 2.0
+    assert value_support(settings_of(tmp_path, low=-7.0, high=3.0), data()).low == -7.0
+
+
+def test_mixed_precision_ends_at_the_same_ranking(tmp_path):
+    trained = learn(data(), tmp_path / "run", algo="monte_carlo", bf16="on", holdout=0.3, steps=150)
+    assert all(torch.isfinite(p).all() for p in trained.parameters())
+    assert newest(tmp_path / "run").record["score"] < 0.7

@@ -1,0 +1,155 @@
+"""How fast the critics' learners are in the real training loop, and whether they find values that are known."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vla_rl.learn.critic_config import CRITIC_ALGORITHMS, CriticRunConfig
+
+OBSERVATION, ACTION, WINDOW = 32, 6, 8  # 48 numbers an action chunk
+D3RLPY = {"iql": 97.0, "cql": 13.6, "td3bc": 114.0}
+"""Updates a second of d3rlpy 2.8.1 at observation 32, action 48, batch 256, on two cores of a like machine."""
+CELLS, GAMMA = 5, 0.9
+CARD = {"policy_type": "", "policy_fingerprint": "", "names": [], "data": []}
+
+
+def run(quick: bool = False) -> dict[str, Any]:
+    """Train every critic on numbers of a real run's size, and on a line of five cells whose values are known.
+
+    Args:
+        quick: fewer updates.
+
+    Returns:
+        `metrics`: `<algo>_updates_per_s` (batch 256, two critics of 256, 256, head mse, one thread) and
+        `line_<algo>_error` (largest error of Q against the exact optimum, values in [0, 1]); `against`: d3rlpy's.
+    """
+    speeds = {f"{algo}_updates_per_s": _speed(algo, 30 if quick else 200) for algo in CRITIC_ALGORITHMS}
+    errors = {f"line_{algo}_error": _line_error(algo, 300 if quick else 600) for algo in ("qc", "cql", "calql")}
+    return {"metrics": {**speeds, **errors}, "against": {"d3rlpy 2.8.1 (updates/s)": D3RLPY}}
+
+
+def _speed(algo: str, steps: int) -> float:
+    """Updates a second in the second half of a short run."""
+    config = CriticRunConfig(algo=algo, steps=2 * steps, log_interval=steps, depth=2, head="mse", **_common())
+    lines = _train(config, _noise())[1]
+    return float(lines[-1]["steps_per_s"])
+
+
+def _line_error(algo: str, steps: int) -> float:
+    """Error after training on the line, whose goal pays 1; moves are -1 and 1, two a chunk."""
+    import torch
+
+    chunks = np.array(list(product((-1.0, 1.0), repeat=2)), np.float32)[..., None]
+    exact, shown = _exact(chunks)
+    small = {"width": 32, "lr": 8e-3, "tau": 0.1, "alpha": 0.003, "weight_decay": 0.0}
+    config = CriticRunConfig(algo=algo, steps=steps, depth=2, head="mse", gamma=GAMMA, **_common() | small)
+    algorithm, _ = _train(config, _line(chunks))
+    with torch.no_grad():
+        context = algorithm.target.embed(torch.eye(CELLS), torch.zeros(CELLS, 0))
+        found = algorithm.target.value(context, torch.from_numpy(chunks).expand(CELLS, -1, -1, -1)).mean(0).numpy()
+    return float(np.abs(found - exact)[shown].max())
+
+
+def _common() -> dict[str, Any]:
+    options = {"threads": 1, "device": "cpu", "tensorboard": False, "holdout": 0.0, "prefetch": 0}
+    return options | {"checkpoint_interval": 10**6}
+
+
+def _train(config: CriticRunConfig, data: Any) -> tuple[Any, list[dict[str, float]]]:
+    """The trained algorithm, and the lines of its log."""
+    from dataclasses import replace
+
+    from vla_rl.learn.train import Training, make_accelerator
+    from vla_rl.learn.value import CriticLearner, Source
+
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "run"
+        config = replace(config, out=str(out))
+        accelerator = make_accelerator(config)
+        learner = CriticLearner(config, Source(data, CARD), accelerator.device)
+        Training(config, learner, out, accelerator, None, talk=False).run()
+        lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    return learner.algorithm.eval(), lines
+
+
+def _noise(rows: int = 20_000, length: int = 100) -> Any:
+    """Transitions of a real run's shapes that never were, eight candidates each."""
+    from vla_rl.data.transitions import ChunkTransitions
+
+    rng = np.random.default_rng(0)
+    drawn = np.arange(0, rows, WINDOW)
+    return ChunkTransitions.from_arrays(
+        window=WINDOW,
+        gamma=0.99,
+        ends="pad",
+        need="both",
+        features=rng.normal(size=(rows, OBSERVATION)),
+        action=rng.normal(size=(rows, ACTION)),
+        reward=(np.arange(rows) % length == length - 1).astype(np.float32),
+        done=np.arange(rows) % length == length - 1,
+        mc_return=rng.uniform(0, 1, rows),
+        candidates=rng.normal(size=(len(drawn), 8, WINDOW, ACTION)),
+        candidate_rows=drawn,
+    )
+
+
+def _move(cell: int, move: float) -> tuple[int, bool]:
+    reached = max(cell + int(move), 0)
+    return reached, reached == CELLS
+
+
+def _exact(chunks: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Q* of every cell and chunk, by sweeps, and which chunks can be executed whole."""
+    value, q = np.zeros(CELLS + 1), np.zeros((CELLS, len(chunks)))
+    shown = np.ones(q.shape, bool)
+    for _ in range(200):
+        for start, (k, chunk) in product(range(CELLS), enumerate(chunks[..., 0])):
+            cell, over, i = start, False, 0
+            while not over and i < len(chunk):
+                cell, over = _move(cell, chunk[i])
+                i += 1
+            q[start, k] = GAMMA ** (i - 1) if over else GAMMA ** len(chunk) * value[cell]
+            shown[start, k] = i == len(chunk) or chunk[i] == chunk[i - 1]
+        value[:CELLS] = q.max(1)
+    return q, shown
+
+
+def _line(chunks: NDArray[np.float32]) -> Any:
+    """Episodes of random moves from every cell, cut after twelve."""
+    from vla_rl.data.transitions import ChunkTransitions
+
+    rng, rows = np.random.default_rng(0), []
+    for start in np.tile(np.arange(CELLS), 30):
+        cell = int(start)
+        for i in range(13):
+            move = float(rng.choice([-1.0, 1.0]))
+            after, over = _move(cell, move)
+            last = i == 12
+            rows.append((cell, move, float(over and not last), over and not last, last))
+            if over:
+                break
+            cell = after
+    cells, moves, reward, done, cut = (np.array(column) for column in zip(*rows, strict=True))
+    returns, later = np.zeros(len(reward)), 0.0
+    for i in reversed(range(len(reward))):
+        returns[i] = later = reward[i] + GAMMA * (0.0 if done[i] or cut[i] else later)
+    return ChunkTransitions.from_arrays(
+        window=2,
+        gamma=GAMMA,
+        ends="pad",
+        need="both",
+        features=np.eye(CELLS, dtype=np.float32)[cells],
+        action=moves[:, None],
+        reward=reward,
+        done=done,
+        truncated=cut,
+        mc_return=returns,
+        candidates=np.repeat(chunks[None], len(cells), 0),
+    )

@@ -1,0 +1,95 @@
+"""CriticAlgorithm: what every offline algorithm for a chunk critic has: the critic, its target network, its hooks."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from vla_rl.data.transitions import ChunkBatch
+from vla_rl.learn.critic_config import CriticRunConfig
+from vla_rl.learn.td import follow, regression, target_network
+from vla_rl.value.aggregate import check_ensemble, make_aggregate
+from vla_rl.value.critic import ChunkCritic
+from vla_rl.value.state_value import StateValue
+
+Loss = tuple[Tensor, dict[str, Tensor]]
+Needs = Literal["", "next", "both"]
+
+
+class CriticAlgorithm(nn.Module):
+    """A model whose call is its loss on a ChunkBatch. What is saved is the target network, an average of the weights.
+
+    Subclasses say what they need and write `forward`.
+
+    Args:
+        config: of the run.
+        critic: with statistics.
+        value: with statistics; None where `has_value` is false.
+    """
+
+    needs_returns: ClassVar[bool] = False
+    """Whether Monte-Carlo returns must be there."""
+    needs_candidates: ClassVar[Needs] = ""
+    """Where the policy's chunks must be known: "", "next" or "both"."""
+    has_value: ClassVar[bool] = False
+    """Whether a state value is learned beside the critic."""
+    needs_next_chunk: ClassVar[bool] = False
+    """Whether the chunk that was executed next must be known."""
+    pessimism: ClassVar[str] = "min"
+    """The algorithm's own aggregate of the target ensemble."""
+
+    steps: Tensor
+
+    def __init__(self, config: CriticRunConfig, critic: ChunkCritic, value: StateValue | None) -> None:
+        super().__init__()
+        self.config, self.critic, self.value = config, critic, value
+        self.target = target_network(critic)
+        members = critic.config.ensemble
+        self.rule = config.aggregate or (self.pessimism if members > 1 else "mean")
+        check_ensemble(self.rule, members)
+        self.last_target = torch.zeros(0)
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, batch: ChunkBatch) -> Loss:
+        """The loss of a batch, and its parts as detached scalars."""
+        raise NotImplementedError
+
+    def after(self, step: int) -> None:
+        """Let the target follow."""
+        self.steps += 1
+        follow(self.target, self.critic, self.config.tau)
+
+    def state(self) -> dict[str, Tensor]:
+        """Targets and statistics: everything but the trained weights."""
+        trained = {name for name, weight in self.named_parameters() if weight.requires_grad}
+        return {name: tensor for name, tensor in self.state_dict().items() if name not in trained}
+
+    def outputs(self, batch: ChunkBatch) -> Tensor:
+        """The critic's raw outputs for the data's chunks, (E, B, size)."""
+        context = self.critic.embed(batch.features, batch.state)
+        return self.critic.logits(context, batch.chunk.unsqueeze(1)).squeeze(2)
+
+    def fit(self, out: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+        """Regression of outputs (E, B, size) on targets (B,), which are kept for a look at the support."""
+        self.last_target = target.detach()
+        return regression(self.critic.head, out, target, weight)
+
+    def aggregate(self, values: Tensor) -> Tensor:
+        """The run's pessimism, (E, ...) to (...); its chance is torch's, so that a resumed run draws the same."""
+        rng = np.random.default_rng(int(torch.randint(2**62, ())))
+        result: Tensor = make_aggregate(self.rule, len(values), rng=rng)(values)
+        return result
+
+    @torch.no_grad()
+    def target_values(self, batch: ChunkBatch) -> Tensor:
+        """The target network's values of the data's chunks, aggregated, (B,)."""
+        context = self.target.embed(batch.features, batch.state)
+        return self.aggregate(self.target.value(context, batch.chunk.unsqueeze(1)).squeeze(2))
+
+
+def mean_value(critic: ChunkCritic, out: Tensor) -> Tensor:
+    """Mean of the values that raw outputs stand for, for the log."""
+    return critic.head.mean(out.detach()).mean()

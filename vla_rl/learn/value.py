@@ -1,0 +1,345 @@
+"""Critics from recorded episodes: the learner of all offline algorithms. `train_value` is `vla-rl train value`."""
+
+from __future__ import annotations
+
+import math
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vla_rl.data.dataset import fingerprint_of, open_dataset
+from vla_rl.data.rollouts import RolloutConfig, load_trajectories
+from vla_rl.data.sampler import ChunkSampler
+from vla_rl.data.transitions import ChunkBatch, ChunkTransitions, TransitionConfig
+from vla_rl.learn.bc import newest
+from vla_rl.learn.calql import CQL, CalQL
+from vla_rl.learn.checkpoint import resolve
+from vla_rl.learn.critic_config import CriticRunConfig
+from vla_rl.learn.critics import CriticAlgorithm
+from vla_rl.learn.feed import step_seed
+from vla_rl.learn.idql import IDQL
+from vla_rl.learn.iql import IQL
+from vla_rl.learn.monte_carlo import MonteCarlo
+from vla_rl.learn.qc import QC
+from vla_rl.learn.ranks import rank_correlation
+from vla_rl.learn.rebrac import TD3BC, ReBRAC
+from vla_rl.learn.report import counter
+from vla_rl.learn.run import check_out
+from vla_rl.learn.train import Learner, Training, make_accelerator
+from vla_rl.policy.configuration_vla_rl import VLAConfig
+from vla_rl.policy.folder import fingerprint
+from vla_rl.value.checkpoint import save_critic
+from vla_rl.value.config import CriticConfig
+from vla_rl.value.critic import ChunkCritic
+from vla_rl.value.inputs import critic_stats
+from vla_rl.value.state_value import StateValue
+from vla_rl.value.support import Support
+
+ALGORITHMS: dict[str, type[CriticAlgorithm]] = {
+    "monte_carlo": MonteCarlo,
+    "iql": IQL,
+    "idql": IDQL,
+    "cql": CQL,
+    "calql": CalQL,
+    "qc": QC,
+    "td3bc": TD3BC,
+    "rebrac": ReBRAC,
+}
+HOLDOUT = 2  # stream of `step_seed`
+STATS_ROWS, SCORE_ROWS = 20_000, 4096
+
+
+def train_value(config: CriticRunConfig, progress: bool = True) -> dict[str, Any]:
+    """Train a critic, or go on training one.
+
+    Args:
+        config: the whole run.
+        progress: whether to show a bar, or lines where there is no terminal.
+
+    Returns:
+        JSON-ready: `stopped` ("done" or "interrupted"), `steps`, `checkpoint` (a critic folder), `score`, ...
+
+    Raises:
+        ValueError: data, policy, config, --out or the checkpoint cannot be used; or the loss diverged.
+        OSError: no room for the caches or the last checkpoint.
+    """
+    if not config.out or not config.data or not config.policy:
+        raise ValueError("a run needs data (LeRobotDataset v3 folders), policy (a checkpoint) and out (its folder)")
+    out = Path(config.out)
+    check_out(out, config)
+    accelerator = make_accelerator(config)
+    with accelerator.main_process_first():
+        source = load_source(config, progress and accelerator.is_main_process)
+    learner = CriticLearner(config, source, accelerator.device, accelerator.process_index, accelerator.num_processes)
+    checkpoint = newest(out) if config.resume else None
+    return Training(config, learner, out, accelerator, checkpoint, progress).run()
+
+
+def load_source(config: CriticRunConfig, progress: bool = False) -> Source:
+    """Read data sets as transitions under a policy: features, rewards and candidates, computed where they were not yet.
+
+    Raises:
+        ValueError: one of them cannot be read, or they do not fit together.
+    """
+    kind, folder = ALGORITHMS[config.algo], resolve(config.policy)
+    policy = VLAConfig.from_pretrained(folder)
+    assert isinstance(policy, VLAConfig)
+    window = config.window or policy.n_action_steps
+    if window > policy.horizon:
+        raise ValueError(f"--window {window} is longer than the policy's chunks of {policy.horizon} actions")
+    reading = RolloutConfig(
+        layer=config.layer,
+        stride=config.stride or window,
+        reward=config.reward,
+        candidates=config.candidates if kind.needs_candidates else 0,
+        draw=config.draw,
+        seed=config.seed,
+        proposed=config.proposed,
+    )
+    sets = []
+    for root in config.data:
+        with counter(f"reading {Path(root).name}", progress) as show:
+            sets.append(load_trajectories(root, folder, reading, device=config.device, progress=show))
+    cut = TransitionConfig(window, config.gamma, config.n_step, config.ends, kind.needs_candidates)
+    card = {
+        "policy_type": policy.type,
+        "policy_fingerprint": fingerprint(folder),
+        "names": policy.action_names,
+        "data": [fingerprint_of(open_dataset(root)) for root in config.data],
+    }
+    relative = tuple(policy.relative_mask) if any(policy.relative_mask) else ()
+    return Source(ChunkTransitions(sets, cut), card, relative, folder)
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a critic learns from, and what its card says of that.
+
+    Attributes:
+        transitions: all of them.
+        card: facts for `save_critic`, but for algorithm and steps.
+        relative: (A,), which actions the critic reads relative to the state; empty for none.
+        encoder: policy folder whose features were read, None where there is no such folder (plain arrays).
+    """
+
+    transitions: ChunkTransitions
+    card: dict[str, Any]
+    relative: tuple[bool, ...] = ()
+    encoder: Path | None = None
+
+
+class CriticLearner(Learner):
+    """Any critic algorithm on chunk transitions.
+
+    Args:
+        config: of the run.
+        source: what to learn from.
+        device: of the model and its batches.
+        rank: which process of
+        world: this many; each takes its slice of every batch.
+
+    Raises:
+        ValueError: the algorithm needs returns or candidates that the data lacks, or nothing is left to train on.
+    """
+
+    def __init__(
+        self,
+        config: CriticRunConfig,
+        source: Source,
+        device: torch.device = torch.device("cpu"),  # noqa: B008
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        self.config, self.source, self.device, self.rank, self.world = config, source, device, rank, world
+        self.data = source.transitions
+        self.held = held_out(self.data, config.holdout, config.seed)
+        weights = np.where(self.held, 0.0, set_weights(self.data, config.mix))
+        self.sampler = ChunkSampler(weights, config.batch * world, config.seed)
+        self.algorithm = make_algorithm(config, self.data, np.flatnonzero(~self.held), source.relative).to(device)
+        self.model = self.algorithm
+        self.warned = ""
+
+    def batch(self, step: int) -> ChunkBatch:
+        """The transitions of a step, a pure function of it."""
+        return self.data.batch(self._indices(step)).to(self.device)
+
+    def _indices(self, step: int) -> NDArray[np.int64]:
+        return self.sampler.indices(step)[self.rank :: self.world]
+
+    def describe(self, step: int) -> str:
+        """The rows of a step's batch."""
+        return f"transitions {', '.join(map(str, self._indices(step)[:5]))} and {self.config.batch - 5} more"
+
+    def after(self, step: int) -> None:
+        """Targets follow."""
+        self.algorithm.after(step)
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Targets and statistics."""
+        return self.algorithm.state()
+
+    @torch.no_grad()
+    def score(self) -> float | None:
+        """How badly values of held-out actions rank the returns that followed: 1 - rho; None without either."""
+        self._look_at_support()
+        rows = np.flatnonzero(self.held)
+        if not len(rows) or self.config.holdout == 0:
+            return None
+        rng = np.random.default_rng((self.config.seed, HOLDOUT))
+        batch = self.data.batch(rng.permutation(rows)[:SCORE_ROWS]).to(self.device)
+        if batch.mc_return is None:
+            return None
+        return 1.0 - rank_correlation(self.algorithm.target_values(batch).cpu(), batch.mc_return.cpu())
+
+    def _look_at_support(self) -> None:
+        """Say, once, where more than 1% of the targets lie outside the support."""
+        support, target = self.algorithm.critic.config.support, self.algorithm.last_target
+        line = support.warning(target) if len(target) else None
+        if line and not self.warned:
+            self.warned = f"{line}: set --low and --high"
+            print(f"vla-rl train: WARNING: {self.warned}", file=sys.stderr)
+
+    def save(self, folder: Path) -> None:
+        """Write a critic folder, with the target network: an average of the weights."""
+        config = self.config
+        card = {**self.source.card, "algorithm": config.algo, "steps": int(self.algorithm.steps)}
+        card["training"] = config.to_dict()
+        encoder = self.source.encoder if config.encoder == "own" else None
+        save_critic(folder, self.algorithm.target, self.algorithm.value, card, encoder)
+
+    def facts(self) -> dict[str, Any]:
+        """Which data, how much of it, what was held out, and the value support."""
+        support = self.algorithm.critic.config.support
+        return {
+            "folders": list(self.config.data),
+            "transitions": len(self.data),
+            "held_out": int(self.held.sum()),
+            "support": [support.low, support.high, support.bins],
+            "critic": self.algorithm.critic.config.to_dict(),
+        }
+
+
+def make_algorithm(
+    config: CriticRunConfig, data: ChunkTransitions, rows: NDArray[np.int64], relative: tuple[bool, ...] = ()
+) -> CriticAlgorithm:
+    """An algorithm with a fresh critic for these transitions, statistics and support from `rows` of them.
+
+    Raises:
+        ValueError: it needs what the data lacks; the message says where that comes from.
+    """
+    kind = ALGORITHMS[config.algo]
+    some = np.random.default_rng((config.seed, HOLDOUT)).permutation(rows)[:STATS_ROWS]
+    sample = data.batch(some)
+    require_columns(kind, config.algo, sample)
+    shape = critic_config(config, sample, data, relative)
+    features, state, chunks, valid = (t.numpy() for t in (sample.features, sample.state, sample.chunk, sample.valid))
+    stats = critic_stats(features, state, chunks, valid, relative=relative)
+    torch.manual_seed(step_seed(config.seed, 0))
+    critic = ChunkCritic(shape)
+    critic.set_stats(stats)
+    value = StateValue(shape.value()) if kind.has_value else None
+    if value is not None:
+        value.set_stats(stats)
+    return kind(config, critic, value)
+
+
+def require_columns(kind: type[CriticAlgorithm], name: str, batch: ChunkBatch) -> None:
+    """Raise ValueError where an algorithm needs what the transitions do not carry."""
+    if kind.needs_returns and batch.mc_return is None:
+        raise ValueError(
+            f"{name} needs Monte-Carlo returns and the data has none; make them with `vla-rl dataset reward`"
+        )
+    lacks = batch.next_candidates is None or (kind.needs_candidates == "both" and batch.candidates is None)
+    if kind.needs_candidates and lacks:
+        raise ValueError(
+            f"{name} needs chunks of the policy at {kind.needs_candidates} observations and the data has none; "
+            "record them with `vla-rl collect --candidates 8`"
+        )
+
+
+def critic_config(
+    config: CriticRunConfig, sample: ChunkBatch, data: ChunkTransitions, relative: tuple[bool, ...]
+) -> CriticConfig:
+    """The shape of the critic for a run and its data."""
+    support = value_support(config, data)
+    window, action_dim = sample.chunk.shape[1:]
+    return CriticConfig(
+        feature_dim=sample.features.shape[1],
+        state_dim=sample.state.shape[1],
+        action_dim=action_dim,
+        window=window,
+        low=support.low,
+        high=support.high,
+        bins=config.bins,
+        head=config.head,
+        ensemble=config.ensemble,
+        gamma=config.gamma,
+        chunk_encoder=config.chunk_encoder,
+        width=config.width,
+        depth=config.depth,
+        relative=relative,
+        encoder=config.encoder,
+        layer=config.layer,
+    )
+
+
+def value_support(config: CriticRunConfig, data: ChunkTransitions) -> Support:
+    """Where values can lie: what rewards and discount allow, no further than returns were seen, half a range more.
+
+    Dense rewards allow far more than any episode earns, and the bins would be wasted on it.
+    """
+    rewards = np.concatenate([each.reward[~each.done] for each in data.sets])
+    final = np.concatenate([each.reward[each.done] for each in data.sets] + [np.zeros(1, np.float32)])
+    horizon = max(int(np.diff(each.starts).max()) for each in data.sets)
+    low, high = (float(f(rewards, initial=0.0)) for f in (np.min, np.max))
+    ends = (float(final.min()), float(final.max()))
+    limit = None if config.gamma < 1 else horizon
+    support = Support.from_reward(low, high, config.gamma, limit, final=ends, bins=config.bins)
+    low, high = support.low, support.high
+    if all(each.mc_return is not None for each in data.sets):
+        returns = np.concatenate([each.mc_return for each in data.sets if each.mc_return is not None])
+        spare = max(0.5 * float(np.ptp(returns)), 1e-3)
+        seen = Support.around(float(returns.min()) - spare, float(returns.max()) + spare, config.bins)
+        low, high = max(low, seen.low), min(high, seen.high)
+    low = low if config.low is None else config.low
+    high = high if config.high is None else config.high
+    return Support(low, high, config.bins)
+
+
+def episode_of(data: ChunkTransitions) -> NDArray[np.int64]:
+    """Number of each transition's episode, counted through all sets, (len(data),)."""
+    episodes, first = [], 0
+    for each in data.sets:
+        episodes.append(each.episode + first)
+        first += len(each.starts) - 1
+    return np.concatenate(episodes)[data.starts]
+
+
+def held_out(data: ChunkTransitions, share: float, seed: int) -> NDArray[np.bool_]:
+    """Which transitions belong to held-out episodes, (len(data),): `share` of the episodes, chosen by the seed."""
+    owner = episode_of(data)
+    episodes = np.unique(owner)
+    count = math.ceil(share * len(episodes))
+    if 0 < len(episodes) <= count:
+        raise ValueError(f"holdout {share} leaves none of {len(episodes)} episodes to train on")
+    return np.isin(owner, np.random.default_rng((seed, HOLDOUT)).permutation(episodes)[:count])
+
+
+def set_weights(data: ChunkTransitions, mix: tuple[float, ...]) -> NDArray[np.float64]:
+    """Sampling weight of each transition, (len(data),): each set its share (RLPD's 50/50 is (1, 1)), or all alike.
+
+    Raises:
+        ValueError: not one share for each set.
+    """
+    if not mix:
+        return np.ones(len(data))
+    if len(mix) != len(data.sets):
+        raise ValueError(f"--mix has {len(mix)} shares for {len(data.sets)} data sets")
+    bounds = np.cumsum([len(each) for each in data.sets])
+    owner = np.searchsorted(bounds, data.starts, side="right")
+    return (np.asarray(mix) / np.maximum(np.bincount(owner, minlength=len(mix)), 1))[owner]
