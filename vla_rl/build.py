@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vla_rl.robot import Robot
+    from vla_rl.rollout.audit import AuditConfig
     from vla_rl.rollout.learned import Plan
     from vla_rl.rollout.play import Actor, Player
     from vla_rl.rollout.world import World
@@ -24,6 +24,7 @@ SCRIPTED = ("expert", "clumsy", "random")
 LEVELS = ("none", "train", "positions", "looks")
 CAMERAS = ("front", "wrist")
 PHRASINGS = ("train", "unseen")
+AUDITED = 2  # episodes under audit at once: their branches fill the policy's batch
 _FOREIGN = "gymnasium:"
 
 
@@ -186,30 +187,86 @@ def check_policy(name: str) -> str:
     return str(resolve(known.get(name, name)))
 
 
-def plan(policy: str, steps_per_chunk: int, ensemble: str, candidates: int, selector: str) -> Plan | None:
+def shipped_critics() -> dict[str, Path]:
+    """Critics that come with the package: name to folder."""
+    root = Path(str(files("vla_rl") / "value" / "checkpoints"))
+    return {path.parent.name: path.parent for path in sorted(root.glob("*/critic.json"))}
+
+
+def check_critic(name: str) -> str:
+    """The critic's folder: that of a shipped one's name, a critic folder, or the newest of a training.
+
+    Raises:
+        ValueError: none of them.
+    """
+    known = shipped_critics()
+    if name not in known and not Path(name).is_dir():
+        there = f"there are: {', '.join(known)}" if known else "none is shipped"
+        raise ValueError(f"no critic '{name}'; {there}, or give its folder")
+    from vla_rl.learn.checkpoint import resolve
+
+    return str(resolve(known.get(name, name)))
+
+
+def plan(
+    policy: str,
+    steps_per_chunk: int = 0,
+    ensemble: str = "none",
+    candidates: int = 1,
+    selector: str = "first",
+    critic: str = "",
+    trusted: bool = False,
+    draws: int = 0,
+    spread: float = 0.1,
+    **options: Any,
+) -> Plan | None:
     """How chunks are chosen and executed; None for a script, which has no chunks.
+
+    Args:
+        policy: who acts.
+        steps_per_chunk, ensemble, candidates, trusted: see `Plan`.
+        selector: name of the rule that chooses.
+        critic: name of a shipped one, its folder, or that of its training.
+        draws, spread: `draws` and `scale` of `PerturbConfig`.
+        options: see `ChooserConfig`.
 
     Raises:
         ValueError: a choice that does not exist, or chunks asked of a script.
     """
     if policy not in SCRIPTED:
+        from vla_rl.policy.perturb import PerturbConfig
         from vla_rl.rollout.learned import Plan
+        from vla_rl.steer.choose import ChooserConfig
 
-        return Plan(steps_per_chunk, ensemble, candidates, selector)
-    if (steps_per_chunk, ensemble, candidates, selector) != (0, "none", 1, "first"):
+        chooser, perturb = ChooserConfig(selector=selector, **options), PerturbConfig(draws, spread)
+        found = critic and check_critic(critic)
+        return Plan(steps_per_chunk, ensemble, candidates, chooser, found, trusted, perturb)
+    if (steps_per_chunk, ensemble, candidates, selector, critic) != (0, "none", 1, "first", ""):
         raise ValueError(
-            f"'{policy}' has no chunks: leave out --steps-per-chunk, --ensemble, --candidates and --selector"
+            f"'{policy}' has no chunks: leave out --steps-per-chunk, --ensemble, --candidates, --selector and --critic"
         )
     return None
 
 
 def fingerprint(policy: str) -> str:
     """SHA-256 of a checkpoint's weights, empty for a script: whether two results are of one policy."""
-    weights = Path(policy) / "model.safetensors"
-    if policy in SCRIPTED or not weights.is_file():
+    if policy in SCRIPTED:
         return ""
-    with weights.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    from vla_rl.policy import folder
+
+    return folder.fingerprint(policy)
+
+
+def critic_fingerprint(critic: str) -> str:
+    """SHA-256 of a critic's weights.
+
+    Raises:
+        ValueError: there is no such critic.
+    """
+    from vla_rl.policy import folder
+    from vla_rl.value.checkpoint import WEIGHTS
+
+    return folder.fingerprint(check_critic(critic), WEIGHTS)
 
 
 def fit_env(config: EnvConfig, policy: str) -> EnvConfig:
@@ -244,13 +301,14 @@ def make_actor(config: PolicyConfig) -> Actor:
     return load_actor(config.name, config.plan or Plan(), config.device)
 
 
-def make_player(env: EnvConfig, policy: PolicyConfig, threads: int = 0) -> Player:
+def make_player(env: EnvConfig, policy: PolicyConfig, threads: int = 0, audit: AuditConfig | None = None) -> Player:
     """A player of these episodes.
 
     Args:
         env: where.
         policy: who.
         threads: torch threads of this process; 0 leaves them.
+        audit: execute all candidates of decisions to the end, and note what came of them; None does not.
     """
     from vla_rl.rollout.play import Player
 
@@ -258,7 +316,26 @@ def make_player(env: EnvConfig, policy: PolicyConfig, threads: int = 0) -> Playe
         import torch
 
         torch.set_num_threads(threads)
-    return Player(partial(make_world, env), make_actor(policy))
+    actor = make_actor(policy) if audit is None else make_audit(env, policy, audit)
+    return Player(partial(make_world, env), actor)
+
+
+def make_audit(env: EnvConfig, policy: PolicyConfig, audit: AuditConfig) -> Actor:
+    """The actor of a policy's name under audit.
+
+    Raises:
+        ValueError: it has no candidates, or joins the chunks that it chooses.
+    """
+    from vla_rl.rollout.audit import AuditActor
+    from vla_rl.rollout.branches import Branches
+    from vla_rl.rollout.learned import ChunkActor
+
+    plan = policy.plan
+    if plan is None or plan.candidates < 2 or plan.ensemble != "none":
+        raise ValueError("--critic-audit needs a checkpoint with --candidates of at least 2, and no --ensemble")
+    actor = make_actor(replace(policy, plan=replace(plan, slots=AUDITED)))
+    assert isinstance(actor, ChunkActor)
+    return AuditActor(actor, Branches(partial(make_world, env), actor.drawer, actor.period), audit)
 
 
 def make_robot(name: str, task: str, env: EnvConfig, size: tuple[int, int], speed: float = 0.0) -> Robot:

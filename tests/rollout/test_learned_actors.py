@@ -10,6 +10,8 @@ from safetensors.torch import load_file, save_file
 
 from vla_rl import build
 from vla_rl.cli import main
+from vla_rl.data.dataset import open_dataset
+from vla_rl.data.sidecars import read_candidates
 from vla_rl.policy.configuration_vla_rl import VLAConfig
 from vla_rl.policy.modeling_vla_rl import VLAPolicy
 from vla_rl.policy.normalize import compute_stats
@@ -17,6 +19,7 @@ from vla_rl.rollout.evaluate import EvalConfig, evaluate
 from vla_rl.rollout.learned import Plan, join, load_actor
 from vla_rl.rollout.play import Job, Player
 from vla_rl.rollout.workers import play
+from vla_rl.steer.choose import ChooserConfig
 from vla_rl.types import ActionKind, ActionSpec
 
 ENV = build.EnvConfig(env="gymnasium:toy_env:toy/Reach-v0", max_steps=12)
@@ -51,8 +54,9 @@ def checkpoint(tmp_path_factory):
     return save_policy(tmp_path_factory.mktemp("policy"))
 
 
-def run(checkpoint, count=5, workers=0, env=ENV, **plan):
-    policy = build.PolicyConfig(checkpoint, plan=Plan(**plan), device="cpu")
+def run(checkpoint, count=5, workers=0, env=ENV, selector="first", **plan):
+    plan = Plan(chooser=ChooserConfig(selector=selector), **plan)
+    policy = build.PolicyConfig(checkpoint, plan=plan, device="cpu")
     jobs = [Job(i, TASK, i, keep_columns=True) for i in range(count)]
     return list(play(jobs, partial(build.make_player, env, policy, threads=1), workers))
 
@@ -126,8 +130,8 @@ def test_a_selector_chooses_among_the_candidates_reproducibly_whoever_else_is_in
 
 
 def test_a_selector_that_does_not_exist_is_refused_with_those_that_do():
-    with pytest.raises(ValueError, match=r"unknown selector 'best'; there are: first, random, medoid"):
-        Plan(selector="best")
+    with pytest.raises(ValueError, match=r"unknown selector 'best'; there are: first, random, medoid, argmax"):
+        build.plan("folder", selector="best")
 
 
 def test_the_backbone_runs_once_an_observation_however_many_candidates(checkpoint, monkeypatch):
@@ -257,3 +261,27 @@ def test_a_bad_checkpoint_is_refused_in_one_line_that_names_it(spoil, tmp_path, 
     assert len(lines) == 1, lines
     assert "unexpected" not in lines[0]
     assert str(tmp_path) in lines[0] or "no_such_policy" in lines[0], lines
+
+
+def test_all_candidates_of_a_rollout_are_kept_where_they_were_drawn(checkpoint):
+    rollout = run(checkpoint, count=1, candidates=3, selector="random")[0]
+    kept, columns = rollout.candidates, rollout.columns
+    assert kept["row"].tolist() == [0, 4, 8]
+    assert kept["chunks"].shape == (3, 3, 8, 2)
+    chosen = kept["chunks"][np.arange(3), kept["selected"]]
+    assert columns["chunk.selected"][kept["row"]].tolist() == kept["selected"].tolist()
+    np.testing.assert_array_equal(columns["policy_action"], chosen[:, :4].reshape(12, 2))
+    assert len(set(kept["seed"].tolist())) == 3
+
+
+def test_a_collection_carries_its_candidates_into_the_data_set(checkpoint, tmp_path):
+    flags = ["--env", ENV.env, "--policy", checkpoint, "--candidates", "3", "--selector", "random", "--workers", "0"]
+    out, command = tmp_path / "out", ["collect", *flags, "--max-steps", "12"]
+    assert main([*command, "--episodes", "1", "--out", str(out)]) == 0
+    assert main([*command, "--episodes", "2", "--out", str(out)]) == 0
+    table = read_candidates(out / "dataset")
+    columns = open_dataset(out / "dataset").columns(["policy_action", "chunk.selected", "frame_index"])
+    assert columns["frame_index"][table.rows].tolist() == [0, 4, 8] * 2
+    first = table.chunks[np.arange(len(table.rows)), table.selected][:, 0]
+    np.testing.assert_array_equal(first, columns["policy_action"][table.rows])
+    assert main([*command, "--candidates", "2", "--episodes", "2", "--out", str(out)]) != 0, "another request"

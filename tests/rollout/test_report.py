@@ -83,3 +83,14 @@ def test_a_film_is_h264_that_browsers_play_and_shows_the_frames(tmp_path):
         shown = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
     assert [f.shape for f in shown] == [(66, 50, 3)] * 10
     assert [f.mean() for f in shown] == pytest.approx(ramp.tolist(), abs=4)
+
+
+def test_an_audit_and_what_was_chosen_are_shown(tmp_path):
+    note = {"decision": 0, "chosen": 1, "medoid": 0, "success": [[False], [True]], "steps": [[9], [5]], "values": None}
+    choices = {"made": 4, "steered": 1, "abstained": {"margin": 2}, "value": 0.5}
+    records = [episode(i, True, notes=[note], choices=choices) for i in range(3)]
+    page = report.render({**summarise(records), "policy": "mine"}, tmp_path)
+    assert "Audit: every candidate executed" in page
+    assert "+100.0 (+100.0 to +100.0)" in page, "the first failed, the best did not"
+    assert "50% kept to the first" in page
+    assert 'alt="choices"' in page

@@ -29,8 +29,8 @@ class Reach(gymnasium.Env):
     metadata: ClassVar = {"render_fps": 10, "render_modes": ["rgb_array"]}
     variants = 2
 
-    def __init__(self, image_size=32, success_key="is_success", pause=0.0):
-        self.side, self.success_key, self.pause = image_size, success_key, pause
+    def __init__(self, image_size=32, success_key="is_success", pause=0.0, reach=0.1):
+        self.side, self.success_key, self.pause, self.reach = image_size, success_key, pause, reach
         pixels = spaces.Dict({"top": spaces.Box(0, 255, (image_size, image_size, 3), np.uint8)})
         self.observation_space = spaces.Dict({"pixels": pixels, "agent_pos": spaces.Box(-1, 1, (2,), np.float64)})
         self.action_space = spaces.Box(-0.2, 0.2, (2,), np.float32)
@@ -48,7 +48,7 @@ class Reach(gymnasium.Env):
         assert self.action_space.contains(action), action
         self.dot = np.clip(self.dot + action, -1, 1)
         self.steps += 1
-        near = [name for name, corner in CORNERS.items() if np.linalg.norm(self.dot - corner) < 0.1]
+        near = [name for name, corner in CORNERS.items() if np.linalg.norm(self.dot - corner) < self.reach]
         self.touched = self.touched or (near[0] if near else "")
         success = self.touched == self.target
         return self._observe(), float(success), success, self.steps >= 30, self._info()
@@ -72,6 +72,17 @@ class Reach(gymnasium.Env):
         }
 
 
+class Savable(Reach):
+    """One that can go back in time."""
+
+    def save_state(self):
+        return {"dot": self.dot.copy(), "target": self.target, "touched": self.touched, "steps": self.steps}
+
+    def restore_state(self, state):
+        vars(self).update({**state, "dot": state["dot"].copy()})
+        return self._observe()
+
+
 class Endless(Reach):
     """Never done, and says so."""
 
@@ -89,5 +100,6 @@ class Discrete(Reach):
 
 
 gymnasium.register("toy/Reach-v0", Reach)
+gymnasium.register("toy/Savable-v0", Savable)
 gymnasium.register("toy/Endless-v0", Endless)
 gymnasium.register("toy/Discrete-v0", Discrete)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import json
 import os
 import pkgutil
@@ -19,25 +20,37 @@ _VERSIONS = ("mujoco", "torch", "lerobot", "gymnasium", "numpy")
 Result = dict[str, Any]
 
 
+LONG = ("uplift",)  # hours: only when named
+
+
 def names() -> list[str]:
     """All benchmarks."""
     return sorted(module.name for module in pkgutil.iter_modules(__path__))
 
 
-def run(name: str, quick: bool = False) -> Result:
+def run(name: str, quick: bool = False, **options: Any) -> Result:
     """Run one benchmark in this process.
+
+    Args:
+        name: which.
+        quick: rougher, in seconds.
+        options: further arguments of its `run`, as its module describes them.
 
     Returns:
         {"name", "machine", "metrics", "against", "command"}, JSON-ready.
 
     Raises:
-        ValueError: no such benchmark; the message lists those that exist.
+        ValueError: no such benchmark, or it takes no such option; the message lists those that exist.
     """
     if name not in names():
         raise ValueError(f"unknown benchmark '{name}'; there are: {', '.join(names())}, all")
     os.environ.setdefault("MUJOCO_GL", "egl")
-    measured = importlib.import_module(f"vla_rl.bench.{name}").run(quick=quick)
-    command = f"vla-rl bench {name}" + (" --quick" if quick else "")
+    function = importlib.import_module(f"vla_rl.bench.{name}").run
+    if unknown := [key for key in options if key not in inspect.signature(function).parameters]:
+        raise ValueError(f"benchmark '{name}' takes no --{unknown[0].replace('_', '-')}")
+    measured = function(quick=quick, **options)
+    given = [f"--{key.replace('_', '-')}" + ("" if value is True else f" {value}") for key, value in options.items()]
+    command = " ".join(["vla-rl", "bench", name, *(["--quick"] if quick else []), *given])
     figures = {key: _rounded(value) for key, value in measured["metrics"].items()}
     against = {
         peer: {key: _rounded(value) for key, value in values.items()} if isinstance(values, dict) else _rounded(values)

@@ -2,11 +2,13 @@ r"""Play episodes and write a LeRobotDataset v3.
 
   vla-rl collect --task lift --episodes 100 --out data/lift
   vla-rl collect --task all --policy clumsy --episodes 60 --out data/mixed
+  vla-rl collect --task all --policy CHECKPOINT --candidates 8 --selector random --episodes 600 --out data/rollouts
   vla-rl collect --env gymnasium:gym_pusht:gym_pusht/PushT-v0 --env-kwargs '{"obs_type": "pixels_agent_pos"}' \
       --policy random --episodes 10 --out data/pusht
 
 OUT/episodes keeps every finished episode as it was; OUT/dataset is the LeRobotDataset made from it. The same command
 goes on where an interrupted one stopped, and ends with the very same data. Failures are kept unless --only-success.
+Of a learned policy all chunks are kept that were drawn, the rejected ones too, in OUT/dataset/meta/candidates.parquet.
 Scenes are seeded from --seed (0) upwards; `vla-rl eval` starts at 1,000,000, so training never sees a test scene.
 """
 
@@ -18,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from vla_rl import build
-from vla_rl.commands import Result, where
+from vla_rl.commands import Result, steering, where
 from vla_rl.commands.progress import Bar
 
 
@@ -31,6 +33,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--noise", type=float, default=0.02, help="execution noise of the expert's arm [rad] (default 0.02)"
     )
+    parser.add_argument(
+        "--steps-per-chunk", type=int, default=0, help="actions executed of a chunk (default: the policy's)"
+    )
+    steering.add_arguments(parser)
     parser.add_argument(
         "--variants-per-scene", type=int, default=2, help="episodes a scene, each names another object (2)"
     )
@@ -54,8 +60,13 @@ def run(args: argparse.Namespace) -> Result:
         only_success=args.only_success,
     )
     noise = args.noise if policy in ("expert", "clumsy") else 0.0
+    plan = build.plan(policy, args.steps_per_chunk, **steering.options(args))
     request: dict[str, Any] = {"env": env.to_dict(), "policy": policy, "noise": noise}
-    player = partial(build.make_player, build.fit_env(env, policy), build.PolicyConfig(policy, noise), threads=1)
+    if plan is not None:
+        steered = {**steering.request(args), "steps_per_chunk": args.steps_per_chunk}
+        request |= {"policy_weights": build.fingerprint(policy), "steering": steered}
+    config_of_policy = build.PolicyConfig(policy, noise, plan)
+    player = partial(build.make_player, build.fit_env(env, policy), config_of_policy, threads=1)
     out = Path(args.out)
     with Bar("collect", args.episodes) as bar:
 

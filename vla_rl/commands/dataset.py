@@ -1,8 +1,10 @@
-"""Look at, check or export a data set.
+"""Look at, check, export or label a data set.
 
   vla-rl dataset info DIR       what is in it
   vla-rl dataset check DIR      everything that is wrong with it; status 1 where anything is
   vla-rl dataset export DIR     make a collection's episodes a LeRobotDataset v3 (collect does it by itself)
+  vla-rl dataset reward DIR --reward step-penalty --tag steps --gamma 0.99
+                                write rewards and Monte-Carlo returns beside it (meta/reward_steps.parquet, ...)
 
 DIR is a LeRobotDataset v3 or the folder of a collection. Any LeRobotDataset v3 will do, whoever wrote it.
 """
@@ -18,8 +20,8 @@ from vla_rl.commands import Result
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """`info`, `check` and `export`."""
-    subparsers = parser.add_subparsers(dest="action", required=True, metavar="info|check|export")
+    """`info`, `check`, `export` and `reward`."""
+    subparsers = parser.add_subparsers(dest="action", required=True, metavar="info|check|export|reward")
     info = subparsers.add_parser("info", help="what is in it")
     info.add_argument("dir", metavar="DIR")
     check = subparsers.add_parser("check", help="everything that is wrong with it")
@@ -30,11 +32,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     export.add_argument("dir", metavar="DIR")
     export.add_argument("--out", default="", help="the data set's folder (default DIR/dataset)")
     export.add_argument("--images", default="png", choices=("png", "video"), help="how images are kept (default png)")
+    reward = subparsers.add_parser("reward", help="rewards and returns beside it; the set itself stays as it is")
+    reward.add_argument("dir", metavar="DIR")
+    reward.add_argument(
+        "--reward", required=True, help="sparse, step-penalty, dense, classifier, time-to-success or a plug-in's"
+    )
+    reward.add_argument("--tag", required=True, help="what they are called by: training takes --reward TAG")
+    reward.add_argument("--gamma", type=float, default=0.99, help="discount of the returns (default 0.99)")
+    reward.add_argument(
+        "--option", action="append", default=[], metavar="KEY=VALUE", help="of the rule: folder=DIR, success=1, ..."
+    )
 
 
 def run(args: argparse.Namespace) -> Result:
     """Do what `action` says."""
-    actions = {"info": _info, "check": _check, "export": _export}
+    actions = {"info": _info, "check": _check, "export": _export, "reward": _reward}
     return actions[args.action](args)
 
 
@@ -89,3 +101,33 @@ def _export(args: argparse.Namespace) -> Result:
         out = export(store, args.out or root / "dataset", images=args.images, progress=lambda done, _: bar.update(done))
     print(f"{out}")
     return Result({"dataset": str(out)})
+
+
+def _reward(args: argparse.Namespace) -> Result:
+    from vla_rl.commands.progress import Bar
+    from vla_rl.data.inspect import info
+    from vla_rl.reward.label import label
+
+    if not 0.0 <= args.gamma <= 1.0:
+        raise ValueError(f"--gamma {args.gamma:g} must be in [0, 1]")
+    root = build.dataset_root(args.dir)
+    options = dict(_option(text) for text in args.option)
+    with Bar("reward", int(info(root)["episodes"])) as bar:
+        made = label(root, args.reward, args.tag, args.gamma, options, progress=lambda done, _: bar.update(done))
+    returns = made["return_of_episodes"]
+    print(f"{made['files'][0]}: mean reward {made['reward_mean']:.4g}")
+    print(
+        f"{made['files'][1]}: {returns['low']:.4g} to {returns['high']:.4g} over episodes, mean {returns['mean']:.4g}"
+    )
+    return Result({"command": "dataset reward", **made})
+
+
+def _option(text: str) -> tuple[str, Any]:
+    """KEY=VALUE, a number where it reads as one."""
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise ValueError(f"--option '{text}' must read KEY=VALUE")
+    try:
+        return key, float(value)
+    except ValueError:
+        return key, value

@@ -6,6 +6,9 @@
   vla-rl eval --policy A --task lift --compare B            (B: another policy, or an eval.json)
   vla-rl eval --policy A --task lift --graph --compare A    (through the ROS 2 graph in real time, against one process)
   vla-rl eval --policy outputs/six --task push --only push:yellow   (what train --exclude push:yellow left out)
+  vla-rl eval --policy A --task lift --candidates 8 --critic CRITIC --selector lcb --compare first.json
+  vla-rl eval --policy A --task lift --candidates 8 --critic-audit         (execute all candidates: what can be won)
+  vla-rl eval --policy A --critic CRITIC --critic-report --out DIR         (may this critic steer?)
 
 Success with its 95% Wilson interval, cycle time, language accuracy (was the named object touched first? no touch is
 wrong) and, with --pairs, counterfactual pairs (one scene, another object named: both must go to the right one). With
@@ -20,14 +23,17 @@ import json
 import shlex
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vla_rl import build
-from vla_rl.commands import Result, where
+from vla_rl.commands import Result, critic, steering, where
 from vla_rl.commands.progress import Bar
+
+if TYPE_CHECKING:
+    from vla_rl.rollout.audit import AuditConfig
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,10 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--ensemble", default="none", help="join overlapping chunks: none (default), temporal, adaptive"
     )
-    parser.add_argument("--candidates", type=int, default=1, help="chunks drawn for each observation (default 1)")
-    parser.add_argument(
-        "--selector", default="first", help="which candidate is executed: first (default), random, medoid"
-    )
+    steering.add_arguments(parser)
     parser.add_argument("--pairs", action="store_true", help="play every scene again with another object named")
     parser.add_argument(
         "--only", nargs="+", default=[], metavar="TASK:OBJECT", help="only episodes that name this: push:yellow, yellow"
@@ -63,6 +66,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--joining", default="", help="with --graph: how chunks follow one another (default: as vla-rl up)"
     )
+    audits = parser.add_argument_group("audit and report of a critic")
+    audits.add_argument(
+        "--critic-audit", action="store_true", help="execute ALL candidates of decisions to the end: regret, ceiling"
+    )
+    audits.add_argument("--audit-stride", type=int, default=2, help="every how many decisions (default 2)")
+    audits.add_argument("--continuations", type=int, default=1, help="endings a candidate (default 1)")
+    audits.add_argument(
+        "--follow", default="chosen", help="an audited decision goes on with the `chosen` candidate, or the `oracle`'s"
+    )
+    audits.add_argument(
+        "--critic-report", action="store_true", help="judge --critic on episodes it never saw, and write the verdict"
+    )
+    audits.add_argument(
+        "--data", nargs="+", default=[], metavar="DIR", help="data sets for it (default: what its training held out)"
+    )
+    audits.add_argument("--curve", default="", metavar="N,N", help="and play --task with so many candidates: 1,2,4,8")
     parser.add_argument("--workers", type=int, default=2, help="processes (default 2); 0 plays in this one")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="where learned policies run")
     parser.add_argument("--films", type=int, default=6, help="episodes a task to film, with --out (default 6)")
@@ -73,6 +92,8 @@ def run(args: argparse.Namespace) -> Result:
     """Evaluate, compare, write the report, and say what came of it."""
     from vla_rl.rollout.evaluate import REPORT
 
+    if args.critic_report:
+        return critic.run(args, _evaluate)
     out = Path(args.out) if args.out else None
     result = (_evaluate_graph if args.graph else _evaluate)(args, args.policy, out)
     if args.compare:
@@ -89,21 +110,33 @@ def _evaluate(args: argparse.Namespace, name: str, out: Path | None) -> dict[str
     """Every episode in worker processes."""
     policy = build.check_policy(name)
     env = build.fit_env(where.env_config(args), policy)
-    plan = build.plan(policy, args.steps_per_chunk, args.ensemble, args.candidates, args.selector)
-    player = partial(build.make_player, env, build.PolicyConfig(policy, plan=plan, device=args.device), threads=1)
-    return _play(args, name, env, player, args.workers, out, {})
+    plan = build.plan(policy, args.steps_per_chunk, args.ensemble, **steering.options(args))
+    config, audit = build.PolicyConfig(policy, plan=plan, device=args.device), _audit(args)
+    player = partial(build.make_player, env, config, threads=1, audit=audit)
+    return _play(args, name, env, player, args.workers, out, {"audited": asdict(audit)} if audit else {})
+
+
+def _audit(args: argparse.Namespace) -> AuditConfig | None:
+    from vla_rl.rollout.audit import AuditConfig
+
+    return AuditConfig(args.audit_stride, args.continuations, args.follow) if args.critic_audit else None
 
 
 def _evaluate_graph(args: argparse.Namespace, name: str, out: Path | None) -> dict[str, Any]:
     """Every episode through the graph; `graph` in the result says whether the machine kept up with real time."""
     from vla_rl.ros import evaluate as graph
 
+    if args.critic_audit:
+        raise ValueError("--critic-audit goes back in time, which a graph cannot: leave out --graph")
     if args.steps_per_chunk or args.ensemble != "none":
         raise ValueError(
             "with --graph the policy plans as often as it can: give --joining, not --ensemble or --steps-per-chunk"
         )
+    if given := sorted(steering.tuned(args)):
+        raise ValueError(f"--graph takes the selector's defaults: leave out --{', --'.join(given)}")
     env = build.fit_env(where.env_config(args), build.check_policy(name))
     asked = {
+        **({"critic": args.critic, "trust_critic": str(args.trust_critic).lower()} if args.critic else {}),
         "candidates": str(args.candidates),
         "selector": args.selector,
         "joining": args.joining,
@@ -126,7 +159,7 @@ def _play(
     player: Callable[[], Any],
     workers: int,
     out: Path | None,
-    through: dict[str, str],
+    through: dict[str, Any],
 ) -> dict[str, Any]:
     from vla_rl.rollout.evaluate import EvalConfig, evaluate
 
@@ -135,8 +168,7 @@ def _play(
     config = EvalConfig(tasks, args.episodes, args.seed_base, args.pairs, films, tuple(args.only))
     request = {
         "policy": name,
-        "selector": args.selector,
-        "candidates": args.candidates,
+        **steering.request(args),
         "steps_per_chunk": args.steps_per_chunk,
         "ensemble": args.ensemble,
         "randomisation": env.randomisation,
@@ -192,6 +224,8 @@ def _say(result: dict[str, Any]) -> None:
         for key, text in (("language", "named object first"), ("pairs", "pairs right")):
             line += f", {text} {figures[key]['accuracy']:.0%}" if figures[key] else ""
         print(line)
+        if audited := figures.get("audit"):
+            print(f"  {audit_line(audited)}")
     if (pace := result.get("graph")) and pace["slow"]:
         late = f"{pace['held']} of {pace['periods']} periods without a chunk, {pace['control_overruns']} late commands"
         print(f"this machine was too slow for real time, which costs success: {late}")
@@ -199,3 +233,15 @@ def _say(result: dict[str, Any]) -> None:
         low, high = (100 * end for end in compared["ci95"])
         line = f"against {compared['other']}: {100 * compared['difference']:+.0f} points ({low:+.0f} to {high:+.0f})"
         print(f"{line}, McNemar p = {compared['p_value']:.3g} over {compared['pairs']} episodes")
+
+
+def audit_line(audit: dict[str, Any]) -> str:
+    """What an audit found, in a line."""
+    said = f"{audit['decisions']} decisions ({audit['coverage']:.0%}) x {audit['candidates']} candidates"
+    said += f", {audit['contested']:.0%} contested: best over first {audit['oracle_gain_points']:+.1f} points"
+    said += f", regret of the chosen {audit['regret_points']:.1f}"
+    if "ranking_regret_points" in audit:
+        said += f", of the critic's ranking {audit['ranking_regret_points']:.1f}"
+    if audit.get("concordance") is not None:
+        said += f", concordance {audit['concordance']:.2f}"
+    return said

@@ -3,7 +3,7 @@
 ::
 
     DIR/collect.json    what was asked, so that the same command goes on where an interrupted one stopped
-    DIR/episodes/       the store: finished episodes in the order of their numbers
+    DIR/episodes/       the store: finished episodes in the order of their numbers, and all chunks drawn in them
     DIR/dataset/        LeRobotDataset v3, made from the store
 
 Episode n is a pure function of the request: its scene is `seed + n // variants_per_scene`, and the episodes of one
@@ -110,7 +110,8 @@ def collect(
         for rollout in play(left, make_player, workers):
             attempts = rollout.job.index + 1
             if _keep(rollout, config):
-                store.append(rollout.columns, {**rollout.meta, "index": rollout.job.index, **_origin(request)})
+                meta = {**rollout.meta, "index": rollout.job.index, **_origin(request)}
+                store.append(rollout.columns, meta, rollout.candidates)
                 successes += rollout.meta["outcome"] == "success"
                 frames += rollout.meta["steps"]
             on_progress(Progress(len(store), successes, attempts, config.episodes))
@@ -165,4 +166,4 @@ def _keep(rollout: Rollout, config: CollectConfig) -> bool:
 
 
 def _origin(request: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: request[key] for key in ("policy", "env") if key in request}
+    return {key: request[key] for key in ("policy", "policy_weights", "env") if key in request}

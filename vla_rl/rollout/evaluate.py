@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import statistics as stats
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from vla_rl.data.combinations import Combination, spelled
 from vla_rl.record.durable import whole_file
 from vla_rl.rollout import film
 from vla_rl.rollout.play import Job, Player, Rollout
+from vla_rl.rollout.regret import audit
 from vla_rl.rollout.statistics import paired, wilson
 from vla_rl.rollout.workers import play
 from vla_rl.rollout.world import World
@@ -157,7 +159,8 @@ def evaluate(
 def record(rollout: Rollout) -> Record:
     """The JSON line of one episode; `actions` digests all executed actions: equal where two runs were, bit for bit."""
     meta = {key: rollout.meta[key] for key in _KEPT}
-    return {**meta, "success": meta["outcome"] == "success"}
+    more = {key: rollout.meta[key] for key in ("choices", "notes") if rollout.meta.get(key)}
+    return {**meta, **more, "success": meta["outcome"] == "success"}
 
 
 def succeeded(record: Record) -> bool:
@@ -188,6 +191,29 @@ def _figures(records: Sequence[Record]) -> dict[str, Any]:
         "invalid": sum(bool(r["invalid"]) for r in records),
         "language": language(records),
         "pairs": counterfactual(records),
+        "steering": steering(records),
+        "audit": audit(records),
+    }
+
+
+def steering(records: Sequence[Record]) -> dict[str, Any] | None:
+    """How often another candidate than the first was taken, how often the critic was not followed, and what it said.
+
+    None where there was nothing to choose. Values that rise while success falls show a critic that is being exploited.
+    """
+    chosen = [r["choices"] for r in records if r.get("choices")]
+    made = sum(choices["made"] for choices in chosen)
+    if not made:
+        return None
+    abstained: Counter[str] = Counter()
+    for choices in chosen:
+        abstained.update(choices["abstained"])
+    values = [choices["value"] for choices in chosen if choices["value"] is not None]
+    return {
+        "decisions": made,
+        "steered": sum(choices["steered"] for choices in chosen) / made,
+        "abstained": {why: count / made for why, count in abstained.items()},
+        "value": stats.mean(values) if values else None,
     }
 
 

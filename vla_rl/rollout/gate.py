@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -31,3 +34,11 @@ class Gate:
         if not filtered.changed.any():
             return action
         return self._robot.to_lerobot(filtered.command).astype(np.float32)
+
+    def save(self) -> dict[str, Any]:
+        """What the filter remembers of this episode; the limits are not part of it."""
+        return copy.deepcopy({name: value for name, value in vars(self._filter).items() if name != "limits"})
+
+    def load(self, memory: dict[str, Any]) -> None:
+        """Go back to what `save` gave, here or in another robot of the same limits."""
+        vars(self._filter).update(copy.deepcopy(memory))

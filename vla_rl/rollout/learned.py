@@ -1,10 +1,10 @@
-"""Actors that run a learned policy: ours batched over episodes, any other LeRobot policy one episode at a time."""
+"""Actors that run a learned policy: K chunks for every episode that is due, one of them chosen and executed."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,10 +13,13 @@ from numpy.typing import NDArray
 
 from vla_rl.execute import ensemble
 from vla_rl.policy.folder import OWN_TYPE, choose_device, load_lerobot, read_config
-from vla_rl.policy.inputs import observation_batch
+from vla_rl.policy.perturb import PerturbConfig, perturbed
+from vla_rl.rollout.draw import Drawer, Drawn, OwnDrawer, Question, ServedDrawer, check_fit
+from vla_rl.rollout.judge import UNJUDGED, Judge, Judged, load_judge
 from vla_rl.rollout.play import Actor, Job, Proposal
 from vla_rl.rollout.world import Frame, World
-from vla_rl.steer.selectors import make_selector, select
+from vla_rl.steer.choose import Chooser, ChooserConfig
+from vla_rl.steer.selectors import BLIND, Choice
 from vla_rl.types import Source
 
 ENSEMBLES = ("none", "temporal", "adaptive")
@@ -30,7 +33,10 @@ class Plan:
         steps_per_chunk: actions executed before the next chunk is asked for; 0 takes the policy's own number.
         ensemble: how chunks that overlap are joined: the newest alone, temporal (ACT) or adaptive (CogACT).
         candidates: chunks drawn for each observation, K.
-        selector: which of the K is executed.
+        chooser: which of the K is executed.
+        critic: folder of who says what they are worth; "" for rules that need nobody.
+        trusted: follow a critic even though its report failed.
+        perturb: candidates from a few draws and perturbations of them; by default all are drawn.
         batch: observations the network sees at once. A fixed size, filled up where fewer are due: the result of an
             episode then does not depend on which others were in the batch.
         slots: episodes under way at once.
@@ -39,111 +45,182 @@ class Plan:
     steps_per_chunk: int = 0
     ensemble: str = "none"
     candidates: int = 1
-    selector: str = "first"
+    chooser: ChooserConfig = field(default_factory=ChooserConfig)
+    critic: str = ""
+    trusted: bool = False
+    perturb: PerturbConfig = field(default_factory=PerturbConfig)
     batch: int = 8
     slots: int = 16
 
     def __post_init__(self) -> None:
         """Raise ValueError for a choice that does not exist, with those that do."""
-        make_selector(self.selector)
         if self.ensemble not in ENSEMBLES:
             raise ValueError(f"unknown ensemble '{self.ensemble}'; there are: {', '.join(ENSEMBLES)}")
         if self.steps_per_chunk < 0 or min(self.candidates, self.batch, self.slots) < 1:
             raise ValueError("--candidates, batch and slots must be at least 1, --steps-per-chunk at least 0")
+        if not self.critic and self.chooser.selector not in BLIND:
+            rules = ", ".join(BLIND)
+            raise ValueError(f"--selector {self.chooser.selector} needs a --critic; without one there are: {rules}")
 
 
 def load_actor(folder: str, plan: Plan, device: str) -> Actor:
-    """The actor of a policy folder: ours, or one of LeRobot's through its own factory.
+    """The actor of a policy folder: ours, or one of LeRobot's, which runs as LeRobot runs it unless asked for more.
+
+    Raises:
+        ValueError: it can not be loaded, or the critic does not fit it.
+    """
+    if read_config(folder)["type"] != OWN_TYPE and plan == Plan(slots=plan.slots, batch=plan.batch):
+        return LeRobotActor(folder, choose_device(device))
+    drawer = load_drawer(folder, device, plan.batch, plan.perturb)
+    return ChunkActor(drawer, plan, load_judge(plan.critic, drawer, device, plan.trusted) if plan.critic else None)
+
+
+def load_drawer(folder: str, device: str, batch: int = 8, perturb: PerturbConfig | None = None) -> Drawer:
+    """A policy folder's drawer, ours or one of LeRobot's.
 
     Raises:
         ValueError: it can not be loaded.
     """
-    chosen = choose_device(device)
-    if read_config(folder)["type"] != OWN_TYPE:
-        return LeRobotActor(folder, plan, chosen)
+    chosen, how = choose_device(device), perturb or PerturbConfig()
+    if how.draws or read_config(folder)["type"] != OWN_TYPE:
+        from vla_rl.policy.served import load_served
+
+        return ServedDrawer(perturbed(load_served(folder, chosen), how), folder)
     from vla_rl.policy.modeling_vla_rl import VLAPolicy
 
-    policy = VLAPolicy.from_pretrained(folder).to(chosen).eval()
-    return ChunkActor(policy, plan, folder)
+    return OwnDrawer(VLAPolicy.from_pretrained(folder).to(chosen).eval(), folder, batch)
+
+
+def noise_seed(episode: int, decision: int) -> int:
+    """Seed of the noise of an episode's decision; `episode` is the episode's own seed."""
+    return int(np.random.SeedSequence([episode, decision]).generate_state(1)[0])
+
+
+@dataclass(frozen=True, eq=False)
+class Decision:
+    """One choice among candidates.
+
+    Attributes:
+        chunks: (K, H, A) in the data set's units.
+        seed: of their noise.
+        values: what the critic says of them, (E, K), None without a critic.
+        choice: which one, and why.
+    """
+
+    chunks: NDArray[np.float32]
+    seed: int
+    values: NDArray[np.float64] | None
+    choice: Choice
+
+    @property
+    def value(self) -> float:
+        """The ensemble's mean of the chosen chunk, 0 without a critic."""
+        return 0.0 if self.values is None else float(self.values[:, self.choice.index].mean())
 
 
 @dataclass(eq=False)
 class _Episode:
     """What a policy remembers of one episode."""
 
-    generator: torch.Generator
+    seed: int
     rng: np.random.Generator
     frames: deque[Frame]
     chunks: deque[tuple[int, NDArray[np.float32]]] = field(default_factory=deque)  # (step it begins at, (H, A))
+    decisions: int = 0
+    decision: Decision | None = None
     step: int = 0
-    asked: int = 0
-    selected: int = 0
+
+    @property
+    def left(self) -> NDArray[np.float32] | None:
+        """What is left of the chunk under way, (H', A), None before the first."""
+        return self.chunks[-1][1][self.step - self.chunks[-1][0] :] if self.chunks else None
 
 
 class ChunkActor:
-    """Our policy: one encoding and K chunks for every episode that is due, chunks executed open loop or ensembled."""
+    """A policy's chunks: K for every episode that is due, one chosen, executed open loop or ensembled.
 
-    def __init__(self, policy: Any, plan: Plan, name: str) -> None:
-        self._policy, self._plan, self._name = policy, plan, name
-        self.slots = plan.slots
-        self.period = plan.steps_per_chunk or int(policy.config.n_action_steps)
-        if self.period > policy.config.horizon:
-            raise ValueError(
-                f"--steps-per-chunk {self.period} is longer than the policy's chunk ({policy.config.horizon})"
-            )
-        # A sampler that draws noise at every step draws it for the whole batch: only alone is it the episode's own.
-        self._batch = 1 if policy.config.scheduler == "ddpm" else plan.batch
+    Args:
+        drawer: the policy.
+        plan: how chunks are chosen and executed.
+        judge: the critic beside the policy, None without one.
+
+    Attributes:
+        drawer: as given.
+
+    Raises:
+        ValueError: the plan does not fit policy or critic.
+    """
+
+    def __init__(self, drawer: Drawer, plan: Plan, judge: Judge | None = None) -> None:
+        self.drawer, self._plan, self._judge = drawer, plan, judge
+        self.slots, self.period = plan.slots, plan.steps_per_chunk or drawer.steps
+        if self.period > drawer.horizon:
+            raise ValueError(f"--steps-per-chunk {self.period} is longer than the policy's chunk ({drawer.horizon})")
+        self._chooser = Chooser(plan.chooser, None if judge is None else judge.critic)
         self._episodes: dict[int, _Episode] = {}
 
     def begin(self, slot: int, world: World, job: Job, seed: int) -> None:
-        """Check that the world fits the policy, and seed this episode's sampling noise."""
-        check_fit(self._policy.config.input_features, self._policy.config.output_features, world, self._name)
-        generator = torch.Generator().manual_seed(seed)
-        frames: deque[Frame] = deque(maxlen=self._policy.config.n_obs_steps)
-        self._episodes[slot] = _Episode(generator, np.random.default_rng([seed, 2]), frames)
+        """Check that the world fits the policy, and seed this episode's draws."""
+        self.drawer.check(world)
+        if self._judge is not None:
+            self._judge.check(world, self.drawer, self.period)
+        frames: deque[Frame] = deque(maxlen=self.drawer.frames)
+        self._episodes[slot] = _Episode(seed, np.random.default_rng([seed, 2]), frames)
 
     def act(self, frames: Mapping[int, Frame]) -> Mapping[int, Proposal]:
         """Actions of the chunks under way; whose time has run out gets a new chunk first."""
         for slot, frame in frames.items():
             self._episodes[slot].frames.append(frame)
-        due = [slot for slot in frames if self._episodes[slot].step % self.period == 0]
-        for start in range(0, len(due), self._batch):
-            self._replan(due[start : start + self._batch])
+        self._replan([self._episodes[slot] for slot in frames if self._episodes[slot].step % self.period == 0])
         return {slot: self._next(self._episodes[slot]) for slot in frames}
 
-    @torch.inference_mode()
-    def _replan(self, slots: list[int]) -> None:
-        """New chunks for these slots; the batch is filled up to its fixed size with copies of the last one."""
-        config, episodes = self._policy.config, [self._episodes[slot] for slot in slots]
-        shape = (self._plan.candidates, config.horizon, config.action_dim)
-        noise = [torch.randn(shape, generator=episode.generator) for episode in episodes]
-        filled = episodes + episodes[-1:] * (self._batch - len(slots))
-        histories = [[frame.columns for frame in episode.frames] for episode in filled]
-        tasks = [episode.frames[-1].instruction for episode in filled]
-        context = self._policy.encode(observation_batch(histories, tasks, config))
-        noise_batch = torch.stack(noise + noise[-1:] * (self._batch - len(slots))).to(self._policy.device)
-        chunks = self._policy.sample(context, self._plan.candidates, episodes[0].generator, noise=noise_batch)
-        for episode, candidates in zip(episodes, chunks.float().cpu().numpy(), strict=False):  # (K, H, A) each
-            episode.selected = self._select(episode, candidates)
-            episode.chunks.append((episode.step, candidates[episode.selected]))
-            episode.asked += 1
+    def history(self, slot: int) -> tuple[Frame, ...]:
+        """The frames that an episode's last decision was made on, oldest first."""
+        return tuple(self._episodes[slot].frames)
 
-    def _select(self, episode: _Episode, candidates: NDArray[np.float32]) -> int:
-        """Which candidate (K, H, A) is executed; where none is finite the first, which the player refuses."""
-        previous = episode.chunks[-1][1][episode.step - episode.chunks[-1][0] :] if episode.chunks else None
-        rule, compared = make_selector(self._plan.selector), candidates[:, : self.period]
-        choice = select(rule, compared, None, previous, episode.rng)
-        return choice.index if choice else 0
+    def redirect(self, slot: int, index: int) -> None:
+        """Execute another candidate of the decision just made: its first action is the caller's to give."""
+        episode = self._episodes[slot]
+        assert episode.decision is not None
+        episode.decision = replace(episode.decision, choice=Choice(index, "redirected"))
+        episode.chunks[-1] = (episode.chunks[-1][0], episode.decision.chunks[index])
+
+    def _replan(self, episodes: Sequence[_Episode]) -> None:
+        """A new decision for these episodes."""
+        asked = [Question(tuple(e.frames), self._plan.candidates, noise_seed(e.seed, e.decisions)) for e in episodes]
+        drawn = self.drawer.draw(asked)
+        judged = self._judge(asked, drawn, self._chooser.tau) if self._judge else [UNJUDGED] * len(drawn)
+        for episode, question, answer, values in zip(episodes, asked, drawn, judged, strict=True):
+            episode.decision = self._decide(episode, question.seed, answer, values)
+            episode.chunks.append((episode.step, answer.chunks[episode.decision.choice.index]))
+            episode.decisions += 1
+
+    def _decide(self, episode: _Episode, seed: int, drawn: Drawn, judged: Judged) -> Decision:
+        """Which candidate is executed; where none is finite the first, which the player refuses."""
+        compared = drawn.chunks[:, : self.period]
+        choice = self._chooser.choose(compared, judged.values, episode.left, episode.rng, judged.distance)
+        return Decision(drawn.chunks, seed, judged.values, choice or Choice(0, "nothing finite"))
 
     def _next(self, episode: _Episode) -> Proposal:
         """What the chunks under way say about this step."""
-        horizon = self._policy.config.horizon
-        while episode.chunks[0][0] + horizon <= episode.step:
+        while episode.chunks[0][0] + len(episode.chunks[0][1]) <= episode.step:
             episode.chunks.popleft()
         starts, chunks = zip(*episode.chunks, strict=True)
         action = join(ensemble.predictions_for(episode.step, starts, chunks), self._plan.ensemble)
+        fresh = episode.step % self.period == 0
         episode.step += 1
-        return Proposal(action, action, Source.POLICY, chunk=episode.asked - 1, selected=episode.selected)
+        assert episode.decision is not None
+        return _proposal(action, episode.decision, episode.decisions - 1, fresh)
+
+
+def _proposal(action: NDArray[np.float32], decision: Decision, ordinal: int, fresh: bool) -> Proposal:
+    """A step of a decision's chunk; with all candidates at its first."""
+    about: dict[str, Any] = {"chunk": ordinal, "value": decision.value, "selected": decision.choice.index}
+    if fresh:
+        values = None if decision.values is None else decision.values.astype(np.float32)
+        about |= {"candidates": decision.chunks, "values": values, "noise_seed": decision.seed}
+        about |= {"abstained": decision.choice.abstained}
+    return Proposal(action, action, Source.POLICY, **about)
 
 
 def join(predictions: NDArray[Any], how: str) -> NDArray[np.float32]:
@@ -153,34 +230,13 @@ def join(predictions: NDArray[Any], how: str) -> NDArray[np.float32]:
     return np.asarray(joined, dtype=np.float32)
 
 
-def check_fit(inputs: Mapping[str, Any], outputs: Mapping[str, Any], world: World, name: str) -> None:
-    """Raise ValueError where the world lacks what the policy sees, or takes other actions than it gives."""
-    for key, feature in inputs.items():
-        shape = tuple(feature.shape)
-        given = world.features.get(key)
-        if given is None:
-            raise ValueError(
-                f"{name} needs '{key}', which '{world.name}' does not give; it gives: {', '.join(world.features)}"
-            )
-        have = tuple(given["shape"])
-        if given["dtype"] != "image" and have != shape:
-            raise ValueError(f"{name} needs '{key}' of shape {shape}; '{world.name}' gives {have}")
-    wanted = tuple(outputs["action"].shape)
-    if wanted != (world.action.dim,):
-        raise ValueError(f"{name} gives actions of shape {wanted}; '{world.name}' takes ({world.action.dim},)")
-
-
 class LeRobotActor:
     """Any LeRobot policy, through its own factory, processors and action queue."""
 
     slots = 1
     period = 1
 
-    def __init__(self, folder: str, plan: Plan, device: str) -> None:
-        if plan != Plan(slots=plan.slots, batch=plan.batch):
-            raise ValueError(
-                f"{folder} is not a vla_rl policy: it runs as LeRobot runs it, without --candidates or --ensemble"
-            )
+    def __init__(self, folder: str, device: str) -> None:
         parts = load_lerobot(folder, device)
         self._policy, self._before, self._after = parts.policy, parts.before, parts.after
         self._name = folder

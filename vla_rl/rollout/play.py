@@ -13,7 +13,7 @@ An episode is a pure function of its job: worlds, experts and sampling noise are
 from __future__ import annotations
 
 import hashlib
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -21,6 +21,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from vla_rl.record.candidates import Draw, stack
 from vla_rl.rollout.world import Columns, Frame, Transition, World
 from vla_rl.types import Outcome, Source, Termination
 
@@ -57,6 +58,11 @@ class Proposal:
         chunk: ordinal of the chunk in the episode, -1 where there is none.
         value: what the critic said of it, 0 where there is no critic.
         selected: index of the selected candidate, -1 where there is none.
+        candidates: all chunks, (K, H, A) float32, at the step at which they were drawn; None at all others.
+        values: what an ensemble of E critics said of them, (E, K) float32, None where there is no critic.
+        noise_seed: what they were drawn with.
+        abstained: why the critic was not followed at that step, "" where it was.
+        note: what of this step belongs into the episode's summary, JSON-ready; None for nothing.
     """
 
     action: NDArray[np.float32]
@@ -65,6 +71,11 @@ class Proposal:
     chunk: int = -1
     value: float = 0.0
     selected: int = -1
+    candidates: NDArray[np.float32] | None = None
+    values: NDArray[np.float32] | None = None
+    noise_seed: int = 0
+    abstained: str = ""
+    note: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,12 +87,14 @@ class Rollout:
         meta: JSON-ready summary : task, seed, variant, instruction, target, touched, outcome, ....
         columns: the schema's columns, each (T, ...), or empty.
         film: (T, H, W, 3) uint8 of the first camera, or None.
+        candidates: all chunks that were drawn, as `record.candidates.stack` gives them; empty where none were.
     """
 
     job: Job
     meta: dict[str, Any]
     columns: Columns
     film: NDArray[np.uint8] | None = None
+    candidates: Columns = field(default_factory=dict)
 
 
 class Actor(Protocol):
@@ -98,6 +111,34 @@ class Actor(Protocol):
 
 
 @dataclass(eq=False)
+class _Choices:
+    """What was chosen among several candidates in an episode, counted."""
+
+    made: int = 0
+    steered: int = 0
+    values: list[float] = field(default_factory=list)
+    abstained: Counter[str] = field(default_factory=Counter)
+
+    def add(self, proposal: Proposal) -> None:
+        """Count a decision."""
+        if proposal.candidates is None or len(proposal.candidates) < 2:
+            return
+        self.made += 1
+        self.steered += proposal.selected > 0
+        if proposal.values is not None:
+            self.values.append(proposal.value)
+        if proposal.abstained:
+            self.abstained[proposal.abstained] += 1
+
+    def summary(self) -> dict[str, Any]:
+        """JSON-ready; empty where there was nothing to choose."""
+        if not self.made:
+            return {}
+        value = float(np.mean(self.values)) if self.values else None
+        return {"made": self.made, "steered": self.steered, "abstained": dict(self.abstained), "value": value}
+
+
+@dataclass(eq=False)
 class _Running:
     """An episode under way."""
 
@@ -106,6 +147,9 @@ class _Running:
     frame: Frame
     columns: list[Columns] = field(default_factory=list)
     film: list[NDArray[np.uint8]] = field(default_factory=list)
+    draws: list[Draw] = field(default_factory=list)
+    choices: _Choices = field(default_factory=_Choices)
+    notes: list[Mapping[str, Any]] = field(default_factory=list)
     steps: int = 0
     reward: float = 0.0
     success_at: int = -1
@@ -115,12 +159,17 @@ class _Running:
         """Count one step, and keep what the job asks for."""
         self.reward += after.reward
         self.steps += 1
+        self.choices.add(proposal)
+        self.notes += [proposal.note] if proposal.note is not None else []
         self.digest.update(after.executed.tobytes())
         if after.success and self.success_at < 0:
             self.success_at = self.steps
         if self.job.keep_columns:
             stamp = round((self.steps - 1) * 1e9 / self.world.fps)
             self.columns.append(self.frame.columns | _labels(self.frame) | _step_columns(proposal, after, stamp))
+            if proposal.candidates is not None:
+                chosen, seed = max(proposal.selected, 0), proposal.noise_seed
+                self.draws.append(Draw(self.steps - 1, proposal.candidates, proposal.values, chosen, seed))
         if self.job.film:
             self._shoot(self.frame)
         self.frame = after.frame
@@ -150,6 +199,8 @@ class _Running:
             "return": self.reward,
             "cycle_time_s": self.success_at / self.world.fps if success else None,
             "invalid": invalid,
+            "choices": self.choices.summary(),
+            "notes": self.notes,
             "actions": self.digest.hexdigest()[:16],
             "fps": self.world.fps,
             "robot_type": self.world.robot,
@@ -158,7 +209,8 @@ class _Running:
             "action_spec": self.world.action.to_dict(),
         }
         columns = {k: np.stack([step[k] for step in self.columns]) for k in self.columns[0]} if self.columns else {}
-        return Rollout(self.job, meta, columns, np.stack(self.film) if self.film else None)
+        film = np.stack(self.film) if self.film else None
+        return Rollout(self.job, meta, columns, film, stack(self.draws))
 
 
 class Player:
@@ -201,9 +253,11 @@ class Player:
         return list(done.values())
 
     def close(self) -> None:
-        """Close every world."""
+        """Close every world, and what the actor keeps open."""
         for world in [*self._idle, *(episode.world for episode in self._running.values())]:
             world.close()
+        if hasattr(self.actor, "close"):
+            self.actor.close()
 
     def _begin_waiting(self) -> None:
         for slot in sorted(set(range(self.actor.slots)) - set(self._running)):

@@ -80,6 +80,59 @@ def confusion(records: Sequence[Mapping[str, Any]]) -> str | None:
     return _uri(figure)
 
 
+def choices(audits: Mapping[str, Mapping[str, Any]]) -> str:
+    """Success after a decision by way of choosing, a row a task: what lies between first and oracle is to be won."""
+    figure, axes = _figure(6.4, 1.4 + 0.45 * len(audits))
+    marks = {"first": ("o", SOFT), "random": ("|", SOFT), "medoid": ("D", SOFT), "ranked": ("s", ACCENT)}
+    marks |= {"chosen": ("x", INK), "oracle": ("*", INK)}
+    names = list(audits)[::-1]
+    for row, name in enumerate(names):
+        success = audits[name]["success"]
+        axes.plot([100 * success["first"], 100 * success["oracle"]], [row, row], color=LINE, linewidth=5, zorder=1)
+        for way, (mark, colour) in marks.items():
+            if way in success:
+                label = way if row == 0 else None
+                axes.plot(100 * success[way], row, mark, color=colour, markersize=8, label=label)
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(-0.6, len(names) - 0.4)
+    axes.set_xlabel("success after a decision, the policy going on alone [%]")
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.25), ncols=6, frameon=False, fontsize=9, handletextpad=0.2)
+    return _uri(figure)
+
+
+def calibration(bins: Sequence[Mapping[str, float]]) -> str:
+    """Mean return against mean value, a point a bin; on the diagonal values mean what they say."""
+    figure, axes = _figure(5.0, 4.2)
+    values, returns = [b["value"] for b in bins], [b["return"] for b in bins]
+    ends = [min(*values, *returns), max(*values, *returns)]
+    axes.plot(ends, ends, color=SOFT, linewidth=1)
+    axes.plot(values, returns, "o-", color=ACCENT)
+    axes.set_xlabel("value (bins of equal size)")
+    axes.set_ylabel("Monte-Carlo return")
+    return _uri(figure)
+
+
+def curve(points: Sequence[Mapping[str, Any]]) -> str | None:
+    """Success against the number of candidates, and what the critic says of those it takes; None without points."""
+    if not points:
+        return None
+    figure, axes = _figure(5.6, 4.2)
+    counts, rates = [p["candidates"] for p in points], [100 * p["success_rate"] for p in points]
+    ends = [[r - 100 * p["ci95"][0] for r, p in zip(rates, points, strict=True)]]
+    ends.append([100 * p["ci95"][1] - r for r, p in zip(rates, points, strict=True)])
+    axes.errorbar(counts, rates, yerr=[[max(0.0, v) for v in side] for side in ends], fmt="o-", color=INK, capsize=3)
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(counts, [str(n) for n in counts])
+    axes.set_xlabel("candidates")
+    axes.set_ylabel("success [%] with 95% Wilson interval")
+    if all(p["value"] is not None for p in points):
+        right = axes.twinx()
+        right.plot(counts, [p["value"] for p in points], "s--", color=ACCENT)
+        right.set_ylabel("mean value of the chosen", color=ACCENT)
+        right.spines[["top", "right"]].set_visible(False)
+    return _uri(figure)
+
+
 def _plain(text: str) -> str:
     """Text that matplotlib draws as it is: a dollar sign would start a formula."""
     return text.replace("$", r"\$")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -29,25 +29,69 @@ def write(path: Path, result: Mapping[str, Any], command: str = "") -> None:
 
 def render(result: Mapping[str, Any], videos: Path, command: str = "") -> str:
     """The page's text. Instructions and names are escaped: whatever they hold, they stay text."""
-    from jinja2 import Environment
-
-    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string((files("vla_rl.rollout") / "report.html").read_text())
     tasks = result.get("tasks") or {result["task"]: result}
     pictures: list[tuple[str, str | None]] = [("success rate", plots.success_bars(tasks))]
     pictures += [("cycle time", plots.cycle_times(result["per_episode"]))]
     pictures += [("named and touched objects", plots.confusion(result["per_episode"]))]
-    return template.render(
+    audits = {name: figures["audit"] for name, figures in tasks.items() if figures.get("audit")}
+    pictures += [("choices", plots.choices(audits) if audits else None)]
+    return page(
         title=f"Evaluation of {result.get('policy', 'a policy')}",
         lead=_lead(result),
+        heading="Success",
         tiles=_tiles(result),
-        plots=[{"name": name, "source": source} for name, source in pictures if source],
+        plots=pictures,
+        tables=[_audits(audits)] if audits else [],
         rows=[_row(name, figures) for name, figures in tasks.items()],
         comparison=_comparison(result.get("compare")),
         groups=_groups(result, videos),
         episodes=result["per_episode"],
         command=command,
     )
+
+
+def page(plots: Sequence[tuple[str, str | None]], **parts: Any) -> str:
+    """A page of our style: `title`, `lead`, `heading`, `tiles`, `tables` and what else report.html has places for.
+
+    Args:
+        plots: names and sources; None for what there was nothing to draw of.
+        parts: of the template; everything is escaped.
+    """
+    from jinja2 import Environment
+
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string((files("vla_rl.rollout") / "report.html").read_text())
+    return template.render(plots=[{"name": name, "source": source} for name, source in plots if source], **parts)
+
+
+def _audits(audits: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The audits of all tasks as a table."""
+    head = ["task", "decisions", "of all", "contested", "best over first", "regret of the chosen"]
+    head += ["regret of the ranking", "concordance"]
+    return {
+        "title": "Audit: every candidate executed",
+        "head": head,
+        "rows": [[task, *_audit(audit)] for task, audit in audits.items()],
+    }
+
+
+def _audit(audit: Mapping[str, Any]) -> list[str]:
+    def points(name: str) -> str:
+        if name not in audit:
+            return DASH
+        low, high = audit[f"{name}_ci95"]
+        return f"{audit[name]:+.1f} ({low:+.1f} to {high:+.1f})"
+
+    agreed = audit.get("concordance")
+    return [
+        str(audit["decisions"]),
+        f"{audit['coverage']:.0%}",
+        f"{audit['contested']:.0%}",
+        points("oracle_gain_points"),
+        points("regret_points"),
+        points("ranking_regret_points"),
+        DASH if agreed is None else f"{agreed:.2f}",
+    ]
 
 
 def _lead(result: Mapping[str, Any]) -> str:
@@ -76,6 +120,10 @@ def _tiles(result: Mapping[str, Any]) -> list[dict[str, str]]:
                 "Pairs: both objects right", pairs["accuracy"], pairs["ci95"], f"{pairs['right']} of {pairs['pairs']}"
             )
         )
+    if steered := result.get("steering"):
+        kept = sum(steered["abstained"].values())
+        note = f"of {steered['decisions']} decisions, {kept:.0%} kept to the first"
+        tiles.append({"name": "Another candidate taken", "value": f"{steered['steered']:.0%}", "note": note})
     if result["cycle_time_s"] is not None:
         note = f"mean of {result['successes']} successes"
         tiles.append({"name": "Cycle time", "value": f"{result['cycle_time_s']:.1f} s", "note": note})

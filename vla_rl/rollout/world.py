@@ -7,7 +7,8 @@ dict gives one image or one state. Nothing here knows which robot or simulator s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,6 +53,15 @@ class Transition:
     success: bool
 
 
+@dataclass(frozen=True, eq=False)
+class Saved:
+    """A moment of an episode: the environment's own state, what the safety filter remembers, and the steps so far."""
+
+    state: Any
+    memory: dict[str, Any] | None
+    steps: int
+
+
 class World:
     """One environment, its columns and its action.
 
@@ -88,7 +98,7 @@ class World:
         self._limit = max_steps or (0 if declared or robot is not None else STEP_CAP)
         self._low, self._high = _bounds(env.action_space)
         self._gate = Gate(robot) if robot is not None else None
-        self._steps = 0
+        self._steps, self._begun = 0, False
 
     @property
     def names(self) -> dict[str, list[str]]:
@@ -122,11 +132,15 @@ class World:
         observation, info = self.env.reset(seed=seed, options=None if variant is None else {"variant": variant})
         if self._gate is not None:
             self._gate.begin(_flatten(observation)["observation.state"])
-        self._steps = 0
+        self._steps, self._begun = 0, True
         return self._frame(observation, info)
 
-    def step(self, action: NDArray[np.float32]) -> Transition:
+    def step(self, action: NDArray[np.float32], look: bool = True) -> Transition:
         """Execute one action (A,), cut to the action space's bounds and, for a robot, through its safety filter.
+
+        Args:
+            action: what to do.
+            look: whether the frame after it needs images; without, our own tasks do not render.
 
         Raises:
             ValueError: the environment's info has no success key.
@@ -134,7 +148,8 @@ class World:
         executed = np.clip(action, self._low, self._high).astype(np.float32)
         if self._gate is not None:
             executed = self._gate.pass_on(executed)
-        observation, reward, terminated, truncated, info = self.env.step(executed)
+        with nullcontext() if look else self._eyes_closed():
+            observation, reward, terminated, truncated, info = self.env.step(executed)
         self._steps += 1
         truncated = bool(truncated) or bool(self._limit and self._steps >= self._limit)
         return Transition(
@@ -145,6 +160,29 @@ class World:
             truncated and not terminated,
             self._success(info),
         )
+
+    def save(self) -> Saved:
+        """This moment, to come back to.
+
+        Raises:
+            ValueError: the environment can not save its state.
+        """
+        save = getattr(self.env.unwrapped, "save_state", None)
+        if save is None or not hasattr(self.env.unwrapped, "restore_state"):
+            raise ValueError(
+                f"'{self.name}' cannot save and restore its state (save_state, restore_state); our tasks can"
+            )
+        return Saved(save(), None if self._gate is None else self._gate.save(), self._steps)
+
+    def restore(self, saved: Saved) -> None:
+        """Go back to a moment of this world, or of another one of the same task; nothing is rendered."""
+        if not self._begun:
+            self.reset(0)
+        with self._eyes_closed():
+            self.env.unwrapped.restore_state(saved.state)  # type: ignore[attr-defined]
+        if self._gate is not None and saved.memory is not None:
+            self._gate.load(saved.memory)
+        self._steps = saved.steps
 
     def expert(self, clumsy: bool, seed: int) -> Any:
         """The environment's own scripted expert.
@@ -160,6 +198,20 @@ class World:
     def close(self) -> None:
         """Close the environment and its renderers."""
         self.env.close()
+
+    @contextmanager
+    def _eyes_closed(self) -> Iterator[None]:
+        """Our own environments render nothing while they have no cameras."""
+        inner: Any = self.env.unwrapped
+        cameras = getattr(inner, "cameras", None)
+        if cameras is None:
+            yield
+            return
+        inner.cameras = ()
+        try:
+            yield
+        finally:
+            inner.cameras = cameras
 
     def _frame(self, observation: Any, info: Mapping[str, Any]) -> Frame:
         columns = {

@@ -1,0 +1,140 @@
+"""Promises of the critic report: what it says of critics of known quality."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from toy_critics import save_toy_critic
+
+from vla_rl.commands.critic import turned_down
+from vla_rl.data.transitions import ChunkTransitions
+from vla_rl.rollout import critic_page
+from vla_rl.rollout.critic_report import Gate, Held, calibration, conclude, figures
+from vla_rl.rollout.statistics import auc
+from vla_rl.steer.critic import LoadedCritic
+from vla_rl.value.checkpoint import read_card
+
+STATES, WINDOW = 60, 3
+
+
+def best(state):
+    """(B, h, 2)."""
+    return (state[:, None] * np.arange(1, WINDOW + 1)[:, None]).astype(np.float32)
+
+
+def held(rng):
+    """Decisions whose best chunk leads away from the origin, and whose return falls with the distance from it."""
+    state = rng.uniform(-1, 1, (STATES, 2)).astype(np.float32)
+    error = rng.uniform(0, 0.3, STATES)
+    chunk = best(state) + error[:, None, None].astype(np.float32)
+    data = ChunkTransitions.from_arrays(
+        window=1, gamma=0.99, ends="pad", features=state, state=state, action=chunk[:, 0],
+        reward=np.zeros(STATES), done=np.ones(STATES, bool), success=error < 0.15,
+    )  # fmt: skip
+    batch = data.batch(np.arange(STATES))
+    batch = SimpleNamespace(**{**vars(batch), "chunk": torch.from_numpy(chunk)})
+    policy = (best(state)[:, None] + rng.uniform(0, 0.3, (STATES, 4, 1, 1))).astype(np.float32)
+    return Held(batch, 1.0 - error, np.arange(STATES) // 3, policy)
+
+
+class Known:
+    """A critic that says what a function of states (B, S) and chunks (B, K, h, A) says."""
+
+    card = {"config": {"relative": []}}  # noqa: RUF012
+
+    def __init__(self, says):
+        self.says = says
+
+    def score(self, features, state, chunks, tau=None):
+        return np.asarray(self.says(np.asarray(state), chunks), dtype=float)[None]
+
+
+def right(state, chunks):
+    return 1.0 - np.abs(chunks - best(state)[:, None]).mean((2, 3))
+
+
+def blind(state, chunks):
+    return np.full(chunks.shape[:2], 0.4)
+
+
+def backwards(state, chunks):
+    return -right(state, chunks)
+
+
+def judge(says):
+    rng = np.random.default_rng(0)
+    return figures(Known(says), held(rng), rng)
+
+
+def test_a_critic_that_knows_passes():
+    said = judge(right)
+    assert said["rank_correlation"] == pytest.approx(1.0)
+    assert said["calibration_error"] < 0.05
+    assert said["success_auc"] == 1.0
+    assert said["actions"]["random"]["wins"] > 0.95
+    assert said["actions"]["shuffled"]["wins"] > 0.6
+    assert said["advantage_auc"] > 0.8
+    assert not Gate().failures(said)
+
+
+def test_a_critic_that_says_one_thing_of_all_fails_and_is_told_why():
+    said = judge(blind)
+    assert said["rank_correlation"] == 0.0
+    assert said["actions"]["policy"]["wins"] == 0.5
+    assert said["advantage_auc"] == 0.5
+    assert any(reason.startswith("rank correlation 0.00, wanted at least 0.3") for reason in Gate().failures(said))
+
+
+def test_a_critic_that_has_it_backwards_fails_everything():
+    said = judge(backwards)
+    assert said["rank_correlation"] == pytest.approx(-1.0)
+    assert len(Gate().failures(said)) == 5
+
+
+def test_a_calibrated_critic_has_no_error_and_a_shifted_one_its_shift():
+    returns = np.linspace(0, 2, 100)
+    assert calibration(returns, returns)["calibration_error"] == pytest.approx(0.0)
+    shifted = calibration(returns + 0.5, returns)
+    assert shifted["calibration_error"] == pytest.approx(0.25)
+    assert shifted["bias"] == pytest.approx(0.5)
+    assert sum(b["decisions"] for b in shifted["calibration"]) == 100
+
+
+def test_an_auc_is_the_chance_of_the_right_order():
+    assert auc(np.array([1.0, 2.0, 3.0]), np.array([False, False, True])) == 1.0
+    assert auc(np.array([1.0, 1.0]), np.array([False, True])) == 0.5
+    assert auc(np.array([1.0]), np.array([True])) is None
+
+
+def test_the_verdict_is_kept_with_the_critic_and_a_failed_one_does_not_steer(tmp_path):
+    (tmp_path / "policy").mkdir()
+    folder = save_toy_critic(tmp_path / "critic", tmp_path / "policy")
+    said = conclude(folder, judge(backwards), Gate())
+    assert (said["verdict"], read_card(folder)["report"]["reason"]) == ("fail", said["reason"])
+    with pytest.raises(ValueError, match=r"failed its report \(rank correlation -1.00, wanted at least 0.3"):
+        LoadedCritic.load(folder)
+    conclude(folder, judge(right), Gate())
+    assert LoadedCritic.load(folder).members == 2
+
+
+def test_a_curve_that_surely_falls_speaks_against_the_critic():
+    def point(n, low, high):
+        return {"candidates": n, "compare": {"ci95": [low, high]}}
+
+    assert turned_down([point(1, 0, 0), point(8, -0.1, 0.1)]) == []
+    assert turned_down([point(1, 0, 0), point(32, -0.3, -0.1)]) == ["success falls with 32 candidates"]
+
+
+def test_the_page_shows_the_verdict_and_stays_text():
+    compared = {"difference": 0.25, "ci95": [0.1, 0.4]}
+    points = [
+        {"candidates": n, "success_rate": 0.5, "ci95": [0.4, 0.6], "value": v, "compare": compared}
+        for n, v in ((1, None), (8, 0.7))
+    ]
+    report = {**judge(right), "verdict": "pass", "reason": "<script>", "n_curve": points}
+    page = critic_page.render(report, "<b>mine</b>")
+    assert "pass" in page
+    assert "+25.0 (+10.0 to +40.0)" in page
+    assert "<script>" not in page
+    assert "<b>mine" not in page
