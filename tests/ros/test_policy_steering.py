@@ -13,7 +13,7 @@ from std_msgs.msg import String
 from trajectory_msgs.msg import JointTrajectory
 
 from vla_rl.ros import messages, qos
-from vla_rl.ros.context import features_of
+from vla_rl.ros.context import context_of
 
 # A loaded machine delivers late and infers slowly: here nothing is judged by how fast it is.
 PATIENT = {"max_obs_age": 1.0, "max_future_s": 1.0, "budget_s": 60.0, "rate": 5.0}
@@ -111,7 +111,9 @@ def test_candidates_chunk_and_context_answer_one_real_observation(alive, peer, b
         assert found.chunks.shape == (3, 16, 6)
         np.testing.assert_array_equal(chosen.actions, found.chunks[int(answers["steering/chunk"][at].header.frame_id)])
         assert (np.abs(chosen.actions[0]) < 1.0).all(), "radians"
-        assert features_of(answers["policy/context"][at])[1].shape == (128,)
+        said = context_of(answers["policy/context"][at], SPEC.names)
+        assert said.features.shape == (128,)
+        np.testing.assert_array_equal(said.joints, np.zeros(6))
 
 
 def test_a_camera_that_dies_is_named_stops_the_answers_and_comes_back(alive, peer, body):

@@ -18,6 +18,7 @@ from vla_rl import build
 from vla_rl.observe.encoded import Encoded
 from vla_rl.observe.streams import Streams, StreamsConfig
 from vla_rl.policy.engine import Engine, EngineConfig, load_engine
+from vla_rl.policy.perturb import PerturbConfig
 from vla_rl.policy.worker import Answer, Worker
 from vla_rl.robot import arm_spec
 from vla_rl.ros import messages, node
@@ -43,6 +44,9 @@ class PolicyParameters:
     threads: int = parameter(1, "threads of a computation on the CPU", 1, 64)
     nice: int = parameter(-10, "niceness of the process, where the system allows it", -20, 19)
     candidates: int = parameter(1, "chunks drawn for an observation at most", 1, 256)
+    draws: int = parameter(0, "chunks the policy draws itself, the others perturb them; 0: all are drawn", 0, 256)
+    spread: float = parameter(0.1, "standard deviation of a perturbation, in the action's own", 0.0, 10.0)
+    layer: str = parameter("pooled", "which features of an observation go with the candidates, for a critic")
     budget_s: float = parameter(0.1, "time for an inference [s]; K shrinks where it is short; 0: no limit", 0.0, 60.0)
     rate: float = parameter(10.0, "inferences a second at most [Hz]", 0.1, 1000.0)
     seed: int = parameter(0, "with an observation's stamp, of the noise", 0, 2**31)
@@ -59,7 +63,8 @@ class PolicyParameters:
 
     def engine(self) -> EngineConfig:
         """What the engine needs of it."""
-        return EngineConfig(self.candidates, self.budget_s, self.device, self.dtype, self.seed)
+        perturb = PerturbConfig(self.draws, self.spread)
+        return EngineConfig(self.candidates, self.budget_s, self.device, self.dtype, self.seed, perturb, self.layer)
 
 
 class PolicyNode(LifecycleNode):

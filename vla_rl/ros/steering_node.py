@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import sys
 import time
-from collections import deque
-from dataclasses import dataclass, replace
+from collections import defaultdict, deque
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 from sensor_msgs.msg import JointState
 from trajectory_msgs.msg import JointTrajectory
 
+from vla_rl import build
 from vla_rl.observe.clock import RobotClock
 from vla_rl.robot import arm_spec
 from vla_rl.ros import messages, node
-from vla_rl.ros.context import features_of
+from vla_rl.ros.context import Heard, context_of
+from vla_rl.ros.leaving import abortable
 from vla_rl.ros.node import OK, WARNING, Health, LifecycleNode, Receipt
 from vla_rl.ros.parameters import parameter
 from vla_rl.ros.qos import EVERY, LATEST, OFFER
+from vla_rl.steer.choose import Chooser
 from vla_rl.steer.latest import Latest
-from vla_rl.steer.selectors import SELECTORS
-from vla_rl.steer.steering import Critic, Decision, Steering, SteeringConfig
-from vla_rl.types import Candidates
+from vla_rl.steer.scorer import Critic
+from vla_rl.steer.selectors import AGGREGATES, SELECTORS
+from vla_rl.steer.steering import Decision, Steering, SteeringConfig
+from vla_rl.types import Candidates, Observation
 
 LARGEST_SET = 16 * 2**20  # bytes
 
@@ -32,6 +36,20 @@ class SteeringParameters:
     """Parameters of the steering node."""
 
     selector: str = parameter("first", "which candidate is executed", choices=tuple(SELECTORS))
+    critic: str = parameter("", "a shipped critic or a critic's folder, empty for selectors that need none")
+    trust_critic: bool = parameter(False, "follow the critic even though its report failed")
+    device: str = parameter("cpu", "where the critic computes: auto, cpu or cuda")
+    policy: str = parameter("", "the policy that the critic must have been trained with; empty: not compared")
+    temperature: float = parameter(0.1, "of softmax and weighted, in units of the value", 1e-6, 1e6)
+    k: float = parameter(1.0, "standard deviations of the ensemble that lcb subtracts", 0.0, 100.0)
+    tau: float = parameter(0.1, "which lower quantile of the return `quantile` compares", 0.001, 0.999)
+    aggregate: str = parameter("mean", "how the other rules join the ensemble", choices=AGGREGATES)
+    margin: float = parameter(
+        0.0, "the first candidate is kept where the gain is below so many deviations of it; 0: never", 0.0, 100.0
+    )
+    novelty: float = parameter(
+        0.0, "the first candidate is kept so many times outside the critic's training data; 0: never", 0.0, 1000.0
+    )
     deadline_s: float = parameter(
         0.05, "the critic's time for a set, after which the first candidate is taken [s]", 0.001, 10.0
     )
@@ -46,10 +64,8 @@ class SteeringParameters:
 
     def steering(self) -> SteeringConfig:
         """What the plain class needs of it."""
-        return SteeringConfig(
-            self.selector, self.deadline_s, executed_steps=self.executed_steps, max_age_s=self.max_age_s,
-            max_future_s=self.max_future_s, seed=self.seed,
-        )  # fmt: skip
+        names = (field.name for field in fields(SteeringConfig) if field.name != "slice")
+        return SteeringConfig(**{name: getattr(self, name) for name in names})
 
 
 class SteeringNode(LifecycleNode):
@@ -57,7 +73,7 @@ class SteeringNode(LifecycleNode):
 
     Args:
         inside: candidates come through `take`, from a policy in this process, and not by topic.
-        critic: says what candidates are worth; None for selectors that need none.
+        critic: says what candidates are worth, in place of the folder in the parameters.
         options: of rclpy's Node.
     """
 
@@ -65,12 +81,12 @@ class SteeringNode(LifecycleNode):
     config: SteeringParameters
 
     def __init__(self, inside: bool = False, critic: Critic | None = None, **options: Any) -> None:
-        self._inside, self._critic = inside, critic
+        self._inside, self._given, self._critic = inside, critic, critic
         self._steering: Steering | None = None
         self._latest: Latest[Candidates] | None = None
         self._sensors: list[Any] = []
-        self._features: tuple[int, Any] = (0, None)
-        self._milliseconds: deque[float] = deque(maxlen=256)
+        self._known = Heard()
+        self._milliseconds: dict[int, deque[float]] = defaultdict(lambda: deque(maxlen=256))
         super().__init__("steering", **options)
 
     def accept(self, config: SteeringParameters) -> None:
@@ -80,10 +96,30 @@ class SteeringNode(LifecycleNode):
         config.steering()
 
     def configure(self) -> None:
-        """Check the arm and the selector."""
+        """Check the arm, load the critic, and see whether the selector can follow it."""
         self._spec = arm_spec(self.config.arm)
+        if self.config.critic and self._given is None:
+            with abortable():
+                self._critic = self._load()
+        Chooser(self.config.steering(), self._critic)
         self._chunks = self.create_publisher(JointTrajectory, "steering/chunk", OFFER)
         self._values = self.create_publisher(JointState, "steering/values", OFFER)
+
+    def _load(self) -> Critic:
+        """The critic in the parameters, checked against robot and policy."""
+        from vla_rl.policy.folder import choose_device, fingerprint
+        from vla_rl.steer.critic import LoadedCritic, RobotCritic
+
+        config = self.config
+        folder = build.check_critic(config.critic)
+        loaded = LoadedCritic.load(folder, choose_device(config.device), trusted=config.trust_critic)
+        if loaded.eyes is not None and not self._inside:
+            raise ValueError("a critic with an encoder of its own sees pictures only beside the policy: apart:=false")
+        if config.policy:
+            loaded.require_fit(policy_fingerprint=fingerprint(build.check_policy(config.policy)) or None)
+        for note in loaded.notes:
+            self.get_logger().warning(note)
+        return RobotCritic(loaded, self._spec)
 
     def activate(self) -> None:
         """Listen, and choose."""
@@ -112,7 +148,7 @@ class SteeringNode(LifecycleNode):
         """Forget what was configured."""
         self.destroy_publisher(self._chunks)
         self.destroy_publisher(self._values)
-        self._steering = None
+        self._steering, self._critic = None, self._given
 
     # -- what comes in --------------------------------------------------------------------------------------------
 
@@ -128,12 +164,14 @@ class SteeringNode(LifecycleNode):
             self._stepped = True
 
     def _take_context(self, message: JointState, receipt: Receipt) -> None:
-        self._features = features_of(message)
+        self._known = context_of(message, self._spec.names)
 
     def _candidates(self, message: JointTrajectory, receipt: Receipt) -> None:
-        candidates = messages.candidates_of(message, self._spec.action_spec)
-        stamp_ns, features = self._features
-        self.take(replace(candidates, context=features) if stamp_ns == candidates.stamp_ns else candidates)
+        candidates, known = messages.candidates_of(message, self._spec.action_spec), self._known
+        if known.stamp_ns == candidates.stamp_ns:
+            seen = None if known.joints is None else Observation(known.joints, {}, "", known.stamp_ns)
+            candidates = replace(candidates, context=known.features, observation=seen)
+        self.take(candidates)
 
     # -- what goes out --------------------------------------------------------------------------------------------
 
@@ -147,7 +185,8 @@ class SteeringNode(LifecycleNode):
         if decision is None or self._latest is None:
             return
         self._chunks.publish(messages.chunk(decision.chunk, str(decision.index)))
-        self._milliseconds.append((time.monotonic_ns() - start) / 1e6)
+        scored = 0 if decision.values is None else decision.values.shape[1]
+        self._milliseconds[scored].append((time.monotonic_ns() - start) / 1e6)
         if decision.values is not None:
             self._values.publish(_values(decision))
 
@@ -160,9 +199,9 @@ class SteeringNode(LifecycleNode):
         if steering is None or latest is None:
             return Health(OK, "inactive" if steering else "unconfigured", {})
         values: dict[str, object] = dict(steering.counts) | {"replaced": latest.replaced}
-        if self._milliseconds:
-            p50, p99 = np.percentile(list(self._milliseconds), [50, 99])
-            values |= {"p50_ms": float(p50), "p99_ms": float(p99)}
+        for scored, taken in sorted(self._milliseconds.items()):
+            p50, p99 = np.percentile(list(taken), [50, 99])
+            values |= {f"p50_ms/{scored}": float(p50), f"p99_ms/{scored}": float(p99)}
         problems = steering.problems()
         if not self._inside:
             problems += [f"nobody publishes {topic}" for topic in self.unheard("policy/candidates")]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vla_rl import build
 from vla_rl.execute.player import JOINING
 from vla_rl.ros.bringup import names
 from vla_rl.ros.bringup.graph import Graph, NodeSpec, ProcessSpec, Value
@@ -74,6 +76,15 @@ def _checkpoint(text: str) -> str:
     return str(Path(text).resolve()) if Path(text).is_dir() else text
 
 
+def _critic(name: str) -> Parameters:
+    """The critic, and the policy's features that it reads."""
+    if not name:
+        return {"steering.critic": ""}
+    config = json.loads((Path(build.check_critic(name)) / "critic.json").read_text()).get("config", {})
+    layer: Parameters = {"policy.layer": str(config["layer"])} if config.get("encoder") == "policy" else {}
+    return {"steering.critic": name, **layer}
+
+
 def _to(*targets: str) -> Callable[[Any], Parameters]:
     """The value as it is, for each of these parameters."""
     return lambda value: dict.fromkeys(targets, value)
@@ -95,10 +106,15 @@ def _pace(time: str) -> Parameters:
 SIM_OPTIONS = (
     Option("task", "the scene: lift, place, push, stack, button or drawer", "lift", _to("robot.task")),
     Option("seed", "of the first scene and of everything drawn", "0", _to("robot.seed", "steering.seed"), _whole),
-    Option("policy", "a shipped policy or a checkpoint folder", "tabletop", _to("policy.checkpoint"), _checkpoint),
+    Option(
+        "policy", "a shipped policy or a checkpoint folder", "tabletop",
+        _to("policy.checkpoint", "steering.policy"), _checkpoint,
+    ),
     Option("device", "where the policy computes: auto, cpu or cuda", "auto", _to("policy.device")),
     Option("candidates", "chunks drawn for each observation", "1", _to("policy.candidates"), _whole),
     Option("selector", "which candidate is executed", "first", _to("steering.selector"), choices=tuple(SELECTORS)),
+    Option("critic", "a shipped critic or a folder, which the selector follows", "", _critic, _checkpoint),
+    Option("trust_critic", "follow it even though its report failed", "false", _to("steering.trust_critic"), _flag),
     Option("joining", "how chunks follow one another", "temporal", _to("control.joining"), choices=tuple(JOINING)),
     Option("randomisation", "of scenes: none, train, positions or looks", "train", _to("robot.randomisation")),
     Option("phrasings", "words of the instruction: train or unseen", "train", _to("robot.phrasings")),
