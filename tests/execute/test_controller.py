@@ -6,71 +6,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from controlled_arm import HOME, OWN, PERIOD, Arm, line, moving
 from execute_arms import SO101, serial_arm, violations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vla_rl.execute.config import ControlConfig
 from vla_rl.execute.control import Controller
-from vla_rl.types import ActionChunk, ActionKind, ActionSpec, Mode, Source
-
-HOME = np.array([0.0, -0.6, 0.5, 1.2, 1.57, 0.45])
-PERIOD = round(1e9 / 30)
-EPOCH = 1_700_000_000 * 10**9  # where the robot's clock stands; ours begins elsewhere
-OWN = SO101.action_spec
-
-
-class Arm:
-    """A robot that does what it is told one period later, and everybody's clocks."""
-
-    def __init__(self, spec=SO101, joints=HOME, **config):
-        self.controller = Controller(spec, ControlConfig(**config))
-        self.controller.activate()
-        self.joints, self.time, self.offset, self.silent = joints.copy(), 10**9, EPOCH, False
-        self.seen = self.joints
-        self.ticks, self.commands = [], []
-
-    @property
-    def stamp(self):
-        return self.time + self.offset
-
-    def give(self, actions, age=0, candidate=0, spec=OWN, dt=1 / 30):
-        """A chunk (H, J) whose observation is `age` periods old."""
-        chunk = ActionChunk(np.asarray(actions, float), spec, dt, self.stamp - age * PERIOD)
-        return self.controller.chunk(chunk, candidate, self.time)
-
-    def see(self):
-        if not self.silent:
-            self.seen = self.joints
-            self.controller.observe(self.joints, self.stamp, self.time)
-
-    def tick(self):
-        """One control period: measure, decide, move."""
-        self.see()
-        tick = self.controller.tick(self.time)
-        self.ticks.append(tick)
-        if tick.command is not None:
-            self.commands.append(tick.command)
-            self.joints = tick.command.copy()
-        self.time += PERIOD
-        return tick
-
-    def run(self, periods):
-        return [self.tick() for _ in range(periods)]
-
-
-def line(start=HOME, joint=0, step=0.01, length=16):
-    """A chunk (H, J) that moves one joint at a constant pace."""
-    return start + step * np.arange(length)[:, None] * np.eye(len(start))[joint]
-
-
-def moving(**config):
-    """An arm in motion, five periods into its first chunk."""
-    arm = Arm(**config)
-    arm.see()
-    assert arm.give(line(step=0.04)) == ""
-    assert all(tick.source is Source.POLICY for tick in arm.run(5))
-    return arm
+from vla_rl.types import ActionKind, ActionSpec, Mode, Source
 
 
 def assert_still(ticks):
@@ -299,95 +242,6 @@ def test_too_large_a_following_error_is_a_reason_to_hold():
     assert arm.controller.counters["holds/following_error"] >= 1
     np.testing.assert_allclose(tick.command[:5], blocked[:5], atol=0.02)
     assert violations(arm.controller.limits, np.array(arm.commands)) == []
-
-
-def test_stop_latches_and_only_reset_stop_with_fresh_joints_clears_it_without_motion():
-    arm = moving()
-    arm.controller.stop("the red button")
-    arm.run(30)
-    for change in (lambda: arm.controller.take_over(True), arm.controller.pause, arm.controller.resume):
-        ok, why = change()
-        assert not ok
-        assert why
-    arm.silent = True
-    arm.run(20)
-    assert arm.controller.reset_stop() == (False, "no fresh observation: the stop stays")
-    arm.silent = False
-    arm.run(2)
-    assert arm.controller.reset_stop() == (True, "")
-    assert arm.give(line(arm.joints), age=1) != ""  # of an observation before
-    assert {tick.hold for tick in arm.run(5)} == {"paused"}
-    assert arm.controller.resume() == (True, "")
-    arm.run(1)
-    arm.see()
-    arm.give(line(arm.joints))
-    assert arm.run(2)[-1].source is Source.POLICY
-
-
-def test_a_stop_outlives_deactivation():
-    arm = moving()
-    arm.controller.stop()
-    arm.controller.deactivate()
-    arm.controller.activate()
-    assert arm.tick().hold.startswith("stopped")
-
-
-def human_drives(arm, periods, joint=1):
-    """A human moves one joint for some periods."""
-    ticks = []
-    for _ in range(periods):
-        assert arm.controller.human(arm.joints + 0.01 * np.eye(6)[joint], arm.time) == ""
-        ticks.append(arm.tick())
-    return ticks
-
-
-def test_a_human_takes_over_and_a_lost_device_holds_and_never_falls_back_to_the_policy():
-    arm = moving()
-    assert arm.controller.take_over(True) == (True, "")
-    arm.run(1)
-    ticks = human_drives(arm, 30)
-    assert ticks[-1].source is Source.HUMAN
-    for _ in range(30):
-        arm.see()
-        arm.give(line(arm.joints))
-        tick = arm.tick()
-    assert (tick.hold, tick.mode) == ("human_silent", Mode.CORRECTING)
-    assert [t.source for t in arm.ticks[-28:]] == [Source.HOLD] * 28
-
-
-def test_proposals_go_on_while_a_human_drives():
-    arm = moving()
-    arm.controller.take_over(True)
-    arm.run(1)
-    arm.see()
-    arm.give(line(arm.joints))
-    assert all(tick.proposed is not None for tick in human_drives(arm, 5))
-
-
-def test_a_hand_back_waits_for_an_observation_after_it_and_ramps_from_where_the_arm_is():
-    arm = moving()
-    arm.controller.take_over(True)
-    arm.run(1)
-    human_drives(arm, 20)
-    assert arm.give(line(arm.joints)) == ""
-    arm.controller.take_over(False)
-    assert {tick.hold for tick in arm.run(8)} == {"no_chunk"}
-    here = arm.joints.copy()
-    arm.see()
-    arm.give(np.broadcast_to(here + 0.2, (16, 6)))
-    ramp = arm.run(14)
-    assert {tick.source for tick in ramp} == {Source.RAMP}
-    np.testing.assert_allclose(ramp[0].command, here, atol=1e-6)
-    assert (np.diff([t.command[0] for t in ramp]) >= -1e-9).all()
-    assert violations(arm.controller.limits, np.array(arm.commands)) == []
-
-
-def test_a_humans_command_that_is_no_such_thing_is_refused_by_name():
-    arm = moving()
-    assert "6 finite joint targets" in arm.controller.human(np.full(6, np.nan), arm.time)
-    assert "6 finite joint targets" in arm.controller.human(np.zeros(5), arm.time)
-    assert "shoulder_lift, elbow_flex" in arm.controller.human(np.degrees(HOME), arm.time)
-    assert arm.controller.counters["human_rejected"] == 3
 
 
 def test_bounds_may_be_tightened_while_active_but_not_loosened():

@@ -177,7 +177,8 @@ def test_a_chunk_shorter_than_the_steps_asked_of_it_is_refused(checkpoint):
         load_actor(checkpoint, Plan(steps_per_chunk=9), "cpu")
 
 
-def test_any_lerobot_policy_folder_can_be_evaluated(tmp_path):
+def save_act(folder, chunk=4):
+    """A tiny ACT with its processors; its folder."""
     from lerobot.policies.act.configuration_act import ACTConfig
     from lerobot.policies.act.modeling_act import ACTPolicy
     from lerobot.policies.factory import make_pre_post_processors
@@ -185,15 +186,20 @@ def test_any_lerobot_policy_folder_can_be_evaluated(tmp_path):
     torch.manual_seed(0)
     config = ACTConfig(
         input_features=INPUTS, output_features=OUTPUTS, device="cpu", pretrained_backbone_weights=None, dim_model=32,
-        n_heads=2, dim_feedforward=32, n_encoder_layers=1, n_vae_encoder_layers=1, chunk_size=4, n_action_steps=4,
-        push_to_hub=False,
+        n_heads=2, dim_feedforward=32, n_encoder_layers=1, n_vae_encoder_layers=1, chunk_size=chunk,
+        n_action_steps=chunk, push_to_hub=False,
     )  # fmt: skip
-    ACTPolicy(config).save_pretrained(tmp_path)
+    ACTPolicy(config).save_pretrained(folder)
     spread = {"mean": torch.zeros(2), "std": torch.ones(2)}
     image = {"mean": torch.zeros(3, 1, 1), "std": torch.ones(3, 1, 1)}
     stats = {"observation.state": spread, "action": spread, "observation.images.top": image}
     for part in make_pre_post_processors(config, dataset_stats=stats):
-        part.save_pretrained(tmp_path)
+        part.save_pretrained(folder)
+    return str(folder)
+
+
+def test_any_lerobot_policy_folder_can_be_evaluated(tmp_path):
+    save_act(tmp_path)
     make_player = partial(build.make_player, ENV, build.PolicyConfig(str(tmp_path), device="cpu"))
     results = [evaluate(EvalConfig((TASK,), 2), {}, make_player) for _ in range(2)]
     assert results[0] == results[1]

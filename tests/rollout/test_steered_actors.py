@@ -5,7 +5,7 @@ from functools import partial
 
 import numpy as np
 import pytest
-from test_learned_actors import INPUTS, OUTPUTS, save_policy
+from test_learned_actors import save_act, save_policy
 from toy_critics import save_toy_critic
 
 from vla_rl import build
@@ -80,34 +80,13 @@ def test_where_every_margin_is_too_small_the_first_is_executed_and_that_is_count
 def test_a_policy_that_always_answers_the_same_is_steered_by_perturbations_and_the_critics_own_eyes(
     tmp_path, checkpoint
 ):
-    act = save_act(tmp_path / "act")
+    act = save_act(tmp_path / "act", chunk=8)
     own = save_toy_critic(tmp_path / "critic", checkpoint, own=True)
     steering = {"critic": own, "selector": "argmax", "draws": 1, "steps_per_chunk": 4}
     drawn = run(act, 1, **steering)[0].candidates
     assert len({chunk.tobytes() for chunk in drawn["chunks"][0]}) == 4
     np.testing.assert_array_equal(drawn["selected"], drawn["values"].mean(1).argmax(-1))
     assert drawn["selected"].any()
-
-
-def save_act(folder):
-    import torch
-    from lerobot.policies.act.configuration_act import ACTConfig
-    from lerobot.policies.act.modeling_act import ACTPolicy
-    from lerobot.policies.factory import make_pre_post_processors
-
-    torch.manual_seed(0)
-    config = ACTConfig(
-        input_features=INPUTS, output_features=OUTPUTS, device="cpu", pretrained_backbone_weights=None, dim_model=32,
-        n_heads=2, dim_feedforward=32, n_encoder_layers=1, n_vae_encoder_layers=1, chunk_size=8, n_action_steps=8,
-        push_to_hub=False,
-    )  # fmt: skip
-    ACTPolicy(config).save_pretrained(folder)
-    spread = {"mean": torch.zeros(2), "std": torch.ones(2)}
-    image = {"mean": torch.zeros(3, 1, 1), "std": torch.ones(3, 1, 1)}
-    stats = {"observation.state": spread, "action": spread, "observation.images.top": image}
-    for part in make_pre_post_processors(config, dataset_stats=stats):
-        part.save_pretrained(folder)
-    return str(folder)
 
 
 MISFITS = {
