@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from vla_rl.steer.selectors import SELECTORS, Choice, make_selector, medoid, select
+from vla_rl.steer.selectors import SELECTORS, Choice, SelectorOptions, make_selector, medoid, select
 
 BOUNDED = st.floats(-3, 3, width=32)
 CHUNKS = hnp.arrays(np.float64, st.tuples(st.integers(1, 12), st.integers(1, 5), st.integers(1, 4)), elements=BOUNDED)
@@ -115,3 +115,49 @@ def test_where_no_value_is_finite_the_first_candidate_is_taken():
 
 def test_where_only_some_were_scored_the_choice_is_among_them():
     assert select(highest, np.zeros((9, 2, 1)), np.array([[0.0, 5.0, 1.0]]), None, rng()).index == 1
+
+
+@given(CHUNKS)
+@settings(max_examples=60, deadline=None)
+def test_a_blend_is_a_convex_mean_of_one_mode_and_names_its_nearest_candidate(chunks):
+    for name in ("mean", "weighted_mean"):
+        choice = select(make_selector(name), chunks, worths(chunks), None, rng())
+        assert sum(choice.shares) == pytest.approx(1.0)
+        assert min(choice.shares) >= 0.0
+        blended = choice.of(chunks)
+        assert (blended <= chunks.max(0) + 1e-6).all()
+        assert (blended >= chunks.min(0) - 1e-6).all()
+        apart = np.square(chunks - blended).sum((1, 2))
+        members = np.flatnonzero(choice.shares)
+        assert apart[choice.index] == pytest.approx(apart[members].min())
+
+
+def test_the_mean_of_noisy_samples_is_nearer_to_the_truth_than_any_rule_that_takes_one():
+    truth, noise = np.ones((6, 2)), np.random.default_rng(0).normal(size=(8, 6, 2))
+    chunks = truth + noise
+    blended = select(make_selector("mean"), chunks, None, None, rng()).of(chunks)
+    assert np.abs(blended - truth).mean() < min(np.abs(c - truth).mean() for c in chunks)
+
+
+def test_no_mean_lies_between_two_modes():
+    """Left or right of an obstacle: five samples pass it on one side, three on the other."""
+    chunks = np.array([1.0, 1.1, 0.9, 1.0, 1.05, -1.0, -1.1, -0.9])[:, None, None] * np.ones((1, 4, 1))
+    values = np.zeros((2, 8))
+    assert select(make_selector("mean"), chunks, None, None, rng()).of(chunks).min() > 0.8
+    values[:, 5:] = 1.0  # the critic knows that the other side is better
+    better = select(make_selector("weighted_mean"), chunks, values, None, rng())
+    assert better.of(chunks).max() < -0.8
+
+
+def test_a_cold_weighted_mean_is_the_best_candidate():
+    chunks, values = np.random.default_rng(0).normal(size=(5, 3, 2)), np.array([[0.0, 0.3, 0.1, 0.2, 0.25]])
+    rule = make_selector("weighted_mean", SelectorOptions(temperature=1e-4))
+    assert select(rule, chunks, values, None, rng()).of(chunks) == pytest.approx(chunks[1])
+
+
+def test_a_blend_never_touches_a_candidate_that_is_not_finite():
+    chunks = np.ones((4, 3, 2))
+    chunks[2] = np.nan
+    choice = select(make_selector("mean"), chunks, None, None, rng())
+    assert choice.shares[2] == 0.0
+    assert np.isfinite(choice.of(chunks)).all()

@@ -256,3 +256,33 @@ def test_the_newest_item_replaces_the_one_that_waits_and_an_error_does_not_end_i
     assert handled == [0, 8]
     assert latest.replaced == 6
     assert latest.close()
+
+
+class Halved:
+    """Control that does half of what it is asked for."""
+
+    def __init__(self):
+        self.sent, self.forgotten = [], 0
+
+    def executed(self, candidates):
+        return candidates.chunks[:, :8] / 2
+
+    def chosen(self, chunk):
+        self.sent.append(chunk.stamp_ns)
+
+    def restart(self):
+        self.forgotten += 1
+
+
+def test_the_critic_is_shown_what_will_be_executed_and_the_chunk_goes_out_as_it_was_drawn(highest):
+    foresight, shown = Halved(), []
+    critic = Scripted(lambda context, chunks: shown.append(chunks) or np.zeros((2, len(chunks))))
+    steering = Steering(SteeringConfig(selector="highest", deadline_s=5.0), SPEC.names, critic, foresight)
+    drawn = draw()
+    decision = steering.decide(drawn)
+    np.testing.assert_array_equal(np.concatenate(shown), drawn.chunks[:, :8] / 2)
+    np.testing.assert_array_equal(decision.chunk.actions, drawn.chunks[decision.index])
+    assert foresight.sent == [drawn.stamp_ns]
+    steering.restart(decision.chunk)
+    assert (foresight.forgotten, len(foresight.sent)) == (1, 2)
+    steering.close()

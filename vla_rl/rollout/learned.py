@@ -12,13 +12,15 @@ import torch
 from numpy.typing import NDArray
 
 from vla_rl.execute import ensemble
-from vla_rl.policy.folder import OWN_TYPE, choose_device, load_lerobot, read_config
+from vla_rl.policy.folder import OWN_TYPE, choose_device, fingerprint, load_lerobot, read_config
 from vla_rl.policy.perturb import PerturbConfig, perturbed
 from vla_rl.rollout.draw import Drawer, Drawn, OwnDrawer, Question, ServedDrawer, check_fit
 from vla_rl.rollout.judge import UNJUDGED, Judge, Judged, load_judge
 from vla_rl.rollout.play import Actor, Job, Proposal
 from vla_rl.rollout.world import Frame, World
 from vla_rl.steer.choose import Chooser, ChooserConfig
+from vla_rl.steer.critic import LoadedCritic
+from vla_rl.steer.guided import Guided, GuidedConfig
 from vla_rl.steer.selectors import BLIND, Choice
 from vla_rl.types import Source
 
@@ -37,6 +39,7 @@ class Plan:
         critic: folder of who says what they are worth; "" for rules that need nobody.
         trusted: follow a critic even though its report failed.
         perturb: candidates from a few draws and perturbations of them; by default all are drawn.
+        guidance: the critic acts while candidates are drawn, too; None: it compares them only.
         batch: observations the network sees at once. A fixed size, filled up where fewer are due: the result of an
             episode then does not depend on which others were in the batch.
         slots: episodes under way at once.
@@ -49,6 +52,7 @@ class Plan:
     critic: str = ""
     trusted: bool = False
     perturb: PerturbConfig = field(default_factory=PerturbConfig)
+    guidance: GuidedConfig | None = None
     batch: int = 8
     slots: int = 16
 
@@ -58,6 +62,8 @@ class Plan:
             raise ValueError(f"unknown ensemble '{self.ensemble}'; there are: {', '.join(ENSEMBLES)}")
         if self.steps_per_chunk < 0 or min(self.candidates, self.batch, self.slots) < 1:
             raise ValueError("--candidates, batch and slots must be at least 1, --steps-per-chunk at least 0")
+        if self.guidance is not None and (not self.critic or self.perturb.draws):
+            raise ValueError("--guide needs a --critic, and goes without --draws")
         if not self.critic and self.chooser.selector not in BLIND:
             rules = ", ".join(BLIND)
             raise ValueError(f"--selector {self.chooser.selector} needs a --critic; without one there are: {rules}")
@@ -71,8 +77,34 @@ def load_actor(folder: str, plan: Plan, device: str) -> Actor:
     """
     if read_config(folder)["type"] != OWN_TYPE and plan == Plan(slots=plan.slots, batch=plan.batch):
         return LeRobotActor(folder, choose_device(device))
-    drawer = load_drawer(folder, device, plan.batch, plan.perturb)
+    return load_chunks(folder, plan, device)
+
+
+def load_chunks(folder: str, plan: Plan, device: str) -> ChunkActor:
+    """The actor of a policy folder, ours or one of LeRobot's, that draws chunks and knows them.
+
+    Raises:
+        ValueError: it can not be loaded, or the critic does not fit it.
+    """
+    if plan.guidance is not None:
+        drawer: Drawer = load_guided(folder, plan, plan.guidance, device)
+    else:
+        drawer = load_drawer(folder, device, plan.batch, plan.perturb)
     return ChunkActor(drawer, plan, load_judge(plan.critic, drawer, device, plan.trusted) if plan.critic else None)
+
+
+def load_guided(folder: str, plan: Plan, guidance: GuidedConfig, device: str) -> Drawer:
+    """A policy of ours whose chunks are drawn under the plan's critic.
+
+    Raises:
+        ValueError: policy or critic can not be loaded, or they can not work together during denoising.
+    """
+    from vla_rl.policy.served import load_served
+
+    chosen = choose_device(device)
+    served, critic = load_served(folder, chosen), LoadedCritic.load(plan.critic, chosen, trusted=plan.trusted)
+    critic.require_fit(policy_fingerprint=fingerprint(folder), where=folder)
+    return ServedDrawer(Guided(served, critic, guidance), folder)
 
 
 def load_drawer(folder: str, device: str, batch: int = 8, perturb: PerturbConfig | None = None) -> Drawer:
@@ -189,11 +221,25 @@ class ChunkActor:
         """A new decision for these episodes."""
         asked = [Question(tuple(e.frames), self._plan.candidates, noise_seed(e.seed, e.decisions)) for e in episodes]
         drawn = self.drawer.draw(asked)
-        judged = self._judge(asked, drawn, self._chooser.tau) if self._judge else [UNJUDGED] * len(drawn)
+        foreseen = [self._executed(episode, answer) for episode, answer in zip(episodes, drawn, strict=True)]
+        judged = self._judge(asked, foreseen, self._chooser.tau) if self._judge else [UNJUDGED] * len(drawn)
         for episode, question, answer, values in zip(episodes, asked, drawn, judged, strict=True):
             episode.decision = self._decide(episode, question.seed, answer, values)
-            episode.chunks.append((episode.step, answer.chunks[episode.decision.choice.index]))
+            episode.chunks.append((episode.step, episode.decision.choice.of(answer.chunks)))
             episode.decisions += 1
+
+    def _executed(self, episode: _Episode, drawn: Drawn) -> Drawn:
+        """What would be executed of each chunk: itself, or what joining it with those under way makes of it."""
+        if self._plan.ensemble == "none" or self._judge is None:
+            return drawn
+        steps = range(episode.step, episode.step + self.period)
+        before, now = list(episode.chunks), episode.step
+        joined = [[self._joined([*before, (now, chunk)], step) for step in steps] for chunk in drawn.chunks]
+        return replace(drawn, chunks=np.array(joined, dtype=np.float32))
+
+    def _joined(self, chunks: Sequence[tuple[int, NDArray[np.float32]]], step: int) -> NDArray[np.float32]:
+        starts, each = zip(*chunks, strict=True)
+        return join(ensemble.predictions_for(step, starts, each), self._plan.ensemble)
 
     def _decide(self, episode: _Episode, seed: int, drawn: Drawn, judged: Judged) -> Decision:
         """Which candidate is executed; where none is finite the first, which the player refuses."""
@@ -205,17 +251,17 @@ class ChunkActor:
         """What the chunks under way say about this step."""
         while episode.chunks[0][0] + len(episode.chunks[0][1]) <= episode.step:
             episode.chunks.popleft()
-        starts, chunks = zip(*episode.chunks, strict=True)
-        action = join(ensemble.predictions_for(episode.step, starts, chunks), self._plan.ensemble)
+        action = self._joined(episode.chunks, episode.step)
         fresh = episode.step % self.period == 0
         episode.step += 1
         assert episode.decision is not None
-        return _proposal(action, episode.decision, episode.decisions - 1, fresh)
+        look = -episode.step % self.period < self.drawer.frames
+        return _proposal(action, episode.decision, episode.decisions - 1, fresh, look)
 
 
-def _proposal(action: NDArray[np.float32], decision: Decision, ordinal: int, fresh: bool) -> Proposal:
+def _proposal(action: NDArray[np.float32], decision: Decision, ordinal: int, fresh: bool, look: bool) -> Proposal:
     """A step of a decision's chunk; with all candidates at its first."""
-    about: dict[str, Any] = {"chunk": ordinal, "value": decision.value, "selected": decision.choice.index}
+    about: dict[str, Any] = {"chunk": ordinal, "value": decision.value, "selected": decision.choice.index, "look": look}
     if fresh:
         values = None if decision.values is None else decision.values.astype(np.float32)
         about |= {"candidates": decision.chunks, "values": values, "noise_seed": decision.seed}

@@ -81,6 +81,12 @@ class LoadedCritic:
         require_fit(self.card, **other_side)
 
     @property
+    def spread(self) -> Tensor:
+        """How much each action of a chunk varies in the training data, as the critic reads it, (A,)."""
+        scale: Tensor = self._critic.chunk.scale
+        return scale.square().mean(0).sqrt().cpu()
+
+    @property
     def eyes(self) -> Any:
         """Config of its own encoder: what it looks through; None where it reads the policy's features."""
         return None if self._eyes is None else self._eyes.config
@@ -160,7 +166,8 @@ class RobotCritic:
                 f"the critic's encoder wants {critic.eyes.n_obs_steps} frames; a robot's set comes with one"
             )
         self._critic, self._spec = critic, spec
-        self.members, self.distribution = critic.members, critic.distribution
+        self.members, self.distribution, self.window = critic.members, critic.distribution, critic.window
+        self.cameras = () if critic.eyes is None else tuple(critic.eyes.camera_keys)
 
     def prepare(self, candidates: Candidates) -> tuple[Any, float]:
         """Context and distance of a set's observation: everything that its chunks share.

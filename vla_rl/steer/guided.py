@@ -13,7 +13,7 @@ from torch import Tensor
 from vla_rl.policy.context import Context
 from vla_rl.policy.inputs import Columns
 from vla_rl.policy.layers import features_of
-from vla_rl.policy.served import OwnPolicy
+from vla_rl.policy.served import OwnPolicy, Served
 from vla_rl.steer.critic import LoadedCritic
 
 Reward = Callable[[Tensor], Tensor]
@@ -97,27 +97,33 @@ def gradient(reward: Reward) -> Callable[[Tensor], Tensor]:
     return at
 
 
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What the policy made of an observation, and what the critic reads of it, (1, D)."""
+
+    context: Context
+    features: Tensor | NDArray[np.float32]
+
+
 class Guided:
     """One of our policies, whose candidates are drawn under a critic's influence: a Served like any other.
 
     Args:
         served: the policy.
-        critic: who says what is good.
+        critic: who says what is good, by the policy's features or by those of its own encoder.
         config: how it acts.
 
     Raises:
-        ValueError: the critic reads something that is not at hand during denoising.
+        ValueError: they do not fit.
     """
 
     deterministic = False
 
-    def __init__(self, served: OwnPolicy, critic: LoadedCritic, config: GuidedConfig) -> None:
+    def __init__(self, served: Served, critic: LoadedCritic, config: GuidedConfig) -> None:
         if not isinstance(served, OwnPolicy):
             raise ValueError(
                 f"guidance acts inside our own denoiser; '{served.config.type}' is not one of our policies"
             )
-        if critic.encoder != "policy":
-            raise ValueError("guidance needs a critic that reads the policy's features, not one with its own encoder")
         critic.require_fit(action_dim=served.config.action_dim, horizon=served.config.horizon)
         self.config, self._served, self._critic, self._how = served.config, served, critic, config
         self.notes = [*served.notes, f"candidates are drawn under the critic's influence ({config.method})"]
@@ -127,24 +133,26 @@ class Guided:
         """The policy's."""
         return self._served.action_scale
 
-    def encode(self, history: Sequence[Columns], task: str) -> Context:
-        """The policy's."""
+    def encode(self, history: Sequence[Columns], task: str) -> Seen:
+        """The policy's context, and what the critic reads."""
         context: Context = self._served.encode(history, task)
-        return context
+        if self._critic.encoder == "own":
+            return Seen(context, self._critic.features_of([history], [task]))
+        return Seen(context, features_of(context, self._critic.layer))
 
-    def sample(self, context: Context, k: int, seed: int) -> NDArray[np.float32]:
+    def sample(self, context: Seen, k: int, seed: int) -> NDArray[np.float32]:
         """K chunks, (K, H, A)."""
-        reward = self.reward(context)
+        reward = self._reward(context)
         if self._how.method == "gradient":
-            return self._served.sample(context, k, seed, tilt=gradient(reward))
+            return self._served.sample(context.context, k, seed, tilt=gradient(reward))
         generator = torch.Generator().manual_seed(seed)
-        return self._served.sample(context, k, seed, resample=Particles(reward, self._how, generator))
+        return self._served.sample(context.context, k, seed, resample=Particles(reward, self._how, generator))
 
-    def reward(self, context: Context) -> Reward:
+    def _reward(self, seen: Seen) -> Reward:
         """Chunks (B, K, H, A) to value / temperature, (B, K)."""
-        embedded = self._critic.embed(features_of(context, self._critic.layer), context.state)
+        embedded = self._critic.embed(seen.features, seen.context.state)
         return lambda chunks: self._critic.worth(embedded, chunks) / self._how.temperature
 
-    def features(self, context: Context, layer: str = "pooled") -> NDArray[np.float32] | None:
+    def features(self, context: Seen, layer: str = "pooled") -> NDArray[np.float32] | None:
         """The policy's."""
-        return self._served.features(context, layer)
+        return self._served.features(context.context, layer)

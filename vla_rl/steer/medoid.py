@@ -11,6 +11,7 @@ Chunks = NDArray[np.floating[Any]]
 
 ONE_MODE = 0.3  # KeyStone's bound on |mean - medoid| / median pairwise distance
 KMEANS_STEPS = 20
+APART = 2.0
 
 
 def pairwise(chunks: Chunks) -> Chunks:
@@ -26,8 +27,7 @@ def keystone(chunks: Chunks) -> tuple[int, int]:
     medoid is taken; else the samples are split into two clusters by k-means, and the medoid of the larger one is
     taken. Ties go to what lies more centrally among all samples.
     """
-    flat = np.asarray(chunks, dtype=np.float64).reshape(len(chunks), -1)
-    distances = pairwise(chunks)
+    flat, distances = np.asarray(chunks, dtype=np.float64).reshape(len(chunks), -1), pairwise(chunks)
     total = distances.sum(1)
     centre = int(total.argmin())
     apart = distances[np.triu_indices(len(flat), 1)]
@@ -38,6 +38,23 @@ def keystone(chunks: Chunks) -> tuple[int, int]:
     inner = distances[np.ix_(members, members)].sum(1)
     best = np.lexsort((total[members], inner))[0]
     return int(members[best]), len(members)
+
+
+def modes(chunks: Chunks) -> list[NDArray[np.int64]]:
+    """The samples of the one mode that there is, or of two, the larger one first.
+
+    Two clusters are modes where their centres lie farther apart than `APART` times the distance of their members from
+    them. (KeyStone's bound splits any eight samples of a Gaussian: good for a medoid, wasteful for a mean.)
+    """
+    flat, distances = np.asarray(chunks, dtype=np.float64).reshape(len(chunks), -1), pairwise(chunks)
+    if not distances.any():
+        return [np.arange(len(flat))]
+    larger = _larger_cluster(flat, distances, int(distances.sum(1).argmin()))
+    parts = [np.flatnonzero(larger), np.flatnonzero(~larger)]
+    centres = [flat[part].mean(0) for part in parts]
+    within = np.concatenate([flat[part] - centre for part, centre in zip(parts, centres, strict=True)])
+    spread = float(np.sqrt(np.square(within).sum(1).mean()))
+    return parts if np.linalg.norm(centres[0] - centres[1]) > APART * spread else [np.arange(len(flat))]
 
 
 def weighted_medoid(chunks: Chunks, weights: Chunks) -> int:

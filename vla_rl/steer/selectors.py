@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from vla_rl.steer.medoid import keystone, weighted_medoid
+from vla_rl.steer.medoid import keystone, modes, weighted_medoid
 from vla_rl.value.aggregate import make_aggregate
 
 Chunks = NDArray[np.floating[Any]]
@@ -24,11 +24,29 @@ class Choice:
         index: which of the K.
         reason: the rule, or why it could not be followed.
         abstained: "" where the rule was followed; "margin" or "novel" where the critic was not trusted.
+        shares: what of each candidate goes into the chunk to execute, K numbers that add up to 1; empty takes the one
+            at `index` as it is. With shares, `index` is the candidate nearest to their mean.
     """
 
     index: int
     reason: str
     abstained: str = ""
+    shares: tuple[float, ...] = ()
+
+    def of(self, chunks: Chunks) -> Chunks:
+        """The chunk to execute, (H, A), of the candidates (K, H, A)."""
+        if not self.shares:
+            return chunks[self.index]
+        used = np.flatnonzero(self.shares)  # others need not be finite
+        shares = np.asarray(self.shares, np.float64)[used]
+        return np.tensordot(shares, chunks[used], 1).astype(chunks.dtype)
+
+    def among(self, places: NDArray[np.intp], count: int) -> Choice:
+        """The same choice, made among the candidates at `places` of `count`."""
+        shares = np.zeros(count)
+        if self.shares:
+            shares[places] = self.shares
+        return Choice(int(places[self.index]), self.reason, self.abstained, tuple(shares) if self.shares else ())
 
 
 class Selector(Protocol):
@@ -52,10 +70,10 @@ class SelectorOptions:
     """What the rules leave open; each reads what concerns it.
 
     Attributes:
-        temperature: of `softmax` and `weighted`, in units of the value.
+        temperature: of `softmax`, `weighted` and `weighted_mean`, in units of the value.
         k: how many standard deviations of the ensemble `lcb` subtracts.
         tau: which lower quantile of the return's distribution `quantile` compares.
-        aggregate: how `argmax`, `softmax`, `quantile` and `weighted` join the ensemble: mean, or min (TD3).
+        aggregate: how all rules but `lcb` join the ensemble: mean, or min (TD3).
     """
 
     temperature: float = 0.1
@@ -153,6 +171,36 @@ def weighted(
     return Choice(weighted_medoid(chunks, weights), "weighted")
 
 
+def mean(chunks: Chunks, values: Chunks | None, previous: Chunks | None, rng: np.random.Generator) -> Choice:
+    """The mean of the largest mode (KeyStone's, see `medoid`); needs no critic: the control arm of `weighted_mean`."""
+    return blend(chunks, np.full(len(chunks), 1.0 / len(chunks)), "mean")
+
+
+def weighted_mean(
+    chunks: Chunks,
+    values: Chunks | None,
+    previous: Chunks | None,
+    rng: np.random.Generator,
+    *,
+    temperature: float = 0.1,
+    aggregate: str = "mean",
+) -> Choice:
+    """The mean under the weights exp(value / temperature), within the mode that weighs most.
+
+    Sampling noise averages out, and the value decides what is left. At temperature 0 it is `argmax`.
+    """
+    return blend(chunks, softmax_weights(worth(values, aggregate), temperature), "weighted mean")
+
+
+def blend(chunks: Chunks, weights: Chunks, reason: str) -> Choice:
+    """The weighted mean of the candidates of one mode, that with most weight: no mean lies between two modes."""
+    members = max(modes(chunks), key=lambda mode: float(weights[mode].sum()))
+    shares = np.zeros(len(chunks))
+    shares[members] = weights[members] / weights[members].sum()
+    apart = np.square(chunks[members] - np.tensordot(shares, chunks, 1)).sum((1, 2))
+    return Choice(int(members[apart.argmin()]), reason, shares=tuple(shares))
+
+
 SELECTORS: dict[str, Selector] = {
     "first": first,
     "random": random,
@@ -162,14 +210,17 @@ SELECTORS: dict[str, Selector] = {
     "lcb": lcb,
     "quantile": quantile,
     "weighted": weighted,
+    "mean": mean,
+    "weighted_mean": weighted_mean,
 }
-BLIND = ("first", "random", "medoid")  # rules that read no values
+BLIND = ("first", "random", "medoid", "mean")  # rules that read no values
 _OPTIONS: dict[str, tuple[str, ...]] = {
     "argmax": ("aggregate",),
     "softmax": ("temperature", "aggregate"),
     "lcb": ("k",),
     "quantile": ("aggregate",),
     "weighted": ("temperature", "aggregate"),
+    "weighted_mean": ("temperature", "aggregate"),
 }
 
 
@@ -225,10 +276,10 @@ def select(
         return None
     if values is None:
         choice = rule(chunks[usable], None, previous, rng)
-        return Choice(int(usable[choice.index]), choice.reason)
+        return choice.among(usable, len(chunks))
     scored = usable[usable < values.shape[1]]
     scored = scored[np.isfinite(values[:, scored]).all(0)]
     if not len(scored):
         return Choice(int(usable[0]), "first: no finite value")
     choice = rule(chunks[scored], values[:, scored], previous, rng)
-    return Choice(int(scored[choice.index]), choice.reason)
+    return choice.among(scored, len(chunks))

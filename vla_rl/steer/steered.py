@@ -75,7 +75,7 @@ class Steered:
         values, distance = self._valued(context, history, task, chunks)
         window = chunks if self._critic is None else chunks[:, : self._critic.window]
         choice = self._chooser.choose(window, values, previous, np.random.default_rng([seed, 2]), distance)
-        chosen = chunks[choice.index] if choice else np.full_like(chunks[0], np.nan)
+        chosen = choice.of(chunks) if choice else np.full_like(chunks[0], np.nan)
         return Answer(chosen, choice, chunks, values)
 
     def _valued(

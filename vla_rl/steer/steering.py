@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 
@@ -38,7 +39,7 @@ class SteeringConfig(ChooserConfig):
         executed_steps: actions of a chunk that the rule compares, those that will be executed; 0 takes all.
         max_age_s: a set whose observation is older than this is stale [s].
         max_future_s: a set stamped further ahead of the robot's clock than this is refused [s].
-        seed: of rules that draw.
+        seed: of rules that draw, together with the stamp of each set.
     """
 
     deadline_s: float = 0.05
@@ -74,6 +75,19 @@ class Decision:
     abstained: str = ""
 
 
+class Foresight(Protocol):
+    """Knows what control will make of a candidate: `execute.foresight`."""
+
+    def executed(self, candidates: Candidates) -> Array:
+        """What would be executed from the observation on, were each candidate chosen, (K, h, J) [rad]."""
+
+    def chosen(self, chunk: ActionChunk) -> None:
+        """This one was sent."""
+
+    def restart(self) -> None:
+        """Nothing is under way."""
+
+
 class Steering:
     """Chooses among the candidates of one robot.
 
@@ -81,22 +95,33 @@ class Steering:
         config: how.
         names: the robot's joint names; sets for other joints are refused.
         critic: who says what candidates are worth, None for selectors that need none.
+        foresight: the critic values what will be executed; None: what was proposed.
 
     Attributes:
         counts: sets and candidates refused, deadlines missed, by reason.
     """
 
-    def __init__(self, config: SteeringConfig, names: tuple[str, ...], critic: Critic | None = None) -> None:
+    def __init__(
+        self,
+        config: SteeringConfig,
+        names: tuple[str, ...],
+        critic: Critic | None = None,
+        foresight: Foresight | None = None,
+    ) -> None:
         self.config, self.counts = config, Counter[str]()
         self._names, self._chooser = names, Chooser(config, critic)
         self._scorer = None if critic is None else Scorer(critic, config.slice, self._chooser.tau)
-        self._rng = np.random.default_rng(config.seed)
         self._last: ActionChunk | None = None
+        self._foresight = foresight
         self._told = Counter[str]()
 
-    def restart(self) -> None:
-        """Forget the chunk under way: the robot's clock has stepped, or another task has begun."""
-        self._last = None
+    def restart(self, under_way: ActionChunk | None = None) -> None:
+        """Forget the chunk under way, or take another for it: the clock has stepped, or another task has begun."""
+        self._last = under_way
+        if self._foresight is not None:
+            self._foresight.restart()
+            if under_way is not None:
+                self._foresight.chosen(under_way)
 
     def decide(self, candidates: Candidates, now_ns: int | None = None) -> Decision | None:
         """Choose, at the latest when the deadline has passed.
@@ -113,11 +138,14 @@ class Steering:
             self.counts[reason] += 1
             return None
         scores = self._scores(candidates, until_ns)
-        choice = self._choose(candidates, scores)
+        choice = self._choose(candidates, scores, np.random.default_rng([self.config.seed, candidates.stamp_ns]))
         if choice is None:
             self.counts["nothing_finite"] += 1
             return None
-        self._last = candidates.chunk(choice.index)
+        actions = np.asarray(choice.of(candidates.chunks), np.float64)
+        self._last = replace(candidates.chunk(choice.index), actions=actions)
+        if self._foresight is not None:
+            self._foresight.chosen(self._last)
         self.counts["decided"] += 1
         if choice.abstained:
             self.counts[f"abstained_{choice.abstained}"] += 1
@@ -159,23 +187,26 @@ class Steering:
     def _scores(self, candidates: Candidates, until_ns: int) -> Scores | None:
         if self._scorer is None:
             return None
-        scores = self._scorer.score(candidates, until_ns)
+        seen = candidates
+        if self._foresight is not None:
+            seen = replace(candidates, chunks=self._foresight.executed(candidates))
+        scores = self._scorer.score(seen, until_ns)
         if scores is None or scores.values.shape[1] < len(candidates.chunks):
             self.counts["late"] += 1
         return scores
 
-    def _choose(self, candidates: Candidates, scores: Scores | None) -> Choice | None:
+    def _choose(self, candidates: Candidates, scores: Scores | None, rng: np.random.Generator) -> Choice | None:
         steps = self.config.executed_steps or None
         chunks, previous = candidates.chunks[:, :steps], self._under_way(candidates)
         finite = np.asarray(np.isfinite(candidates.chunks).all((1, 2)))
         self.counts["candidates_not_finite"] += int((~finite).sum())
         chunks = np.where(finite[:, None, None], chunks, np.nan)
         if scores is None:
-            choice = self._chooser.choose(chunks, None, previous, self._rng)
+            choice = self._chooser.choose(chunks, None, previous, rng)
             return replace(choice, reason="first: critic late") if choice and self._scorer else choice
         if not np.isfinite(scores.values).all():
             self.counts["values_not_finite"] += 1
-        return self._chooser.choose(chunks, scores.values, previous, self._rng, scores.distance)
+        return self._chooser.choose(chunks, scores.values, previous, rng, scores.distance)
 
     def _under_way(self, candidates: Candidates) -> Array | None:
         """What is left of the last chunk at the candidates' time, (H', A), None where nothing is."""
