@@ -32,6 +32,7 @@ class RolloutConfig:
         reward: tag of the sidecars `reward_<tag>` and `return_<tag>`; "" takes the column `next.reward`, no returns.
         candidates: chunks a decision, K: those recorded, else drawn at every `stride`-th frame; 0 for none.
         draw: draw them although there are recorded ones (another policy's, for one).
+        drawn_by: folder of the policy that draws them; "" for the one whose backbone encodes.
         seed: of their noise.
         proposed: take the actions that the policy proposed, wherever it drove, instead of what limits made of them:
             the limits are then part of the world, as they are for the candidates that a critic compares.
@@ -42,6 +43,7 @@ class RolloutConfig:
     reward: str = ""
     candidates: int = 0
     draw: bool = False
+    drawn_by: str = ""
     seed: int = 0
     proposed: bool = False
 
@@ -74,7 +76,9 @@ def load_trajectories(
     drawn = None
     if config.candidates:
         stride = config.stride if config.stride > 1 else 0
-        drawn = store.candidates(config.candidates, stride, config.seed, progress, draw=config.draw)
+        other = config.drawn_by
+        drawer = FeatureStore.open(dataset_root, other, "pooled", cache_root, device, progress) if other else store
+        drawn = drawer.candidates(config.candidates, stride, config.seed, progress, draw=config.draw)
     features = store.features(config.stride, progress)
     return trajectories(store.cache, features, config.reward, drawn, keep, proposed=config.proposed)
 
@@ -104,8 +108,15 @@ def trajectories(
         candidates=None if candidates is None else candidates.chunks,
         candidate_rows=None if candidates is None else candidates.rows,
         kept=_kept(cache, keep),
+        demonstrated=human | _undecided(cache),
         **numbers,
     )
+
+
+def _undecided(cache: FrameCache) -> NDArray[np.bool_]:
+    """Whether no chunk of a policy was under way, (N,): an expert acted."""
+    chunk = cache.columns.get("chunk.index", np.full(len(cache), -1))
+    return np.asarray(chunk).reshape(len(cache)) < 0
 
 
 def _proposed(cache: FrameCache, human: NDArray[np.bool_]) -> NDArray[np.float32]:

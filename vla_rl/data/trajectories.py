@@ -35,6 +35,7 @@ class Trajectories:
         candidates: chunks that a policy drew at some rows, (M, K, H, A), or None.
         slot: for each row its place in `candidates`, -1 where none were drawn, (N,).
         kept: rows at which a transition may start, (N,).
+        demonstrated: an expert or a human acted, not the policy that drew the candidates, (N,).
     """
 
     features: Floats
@@ -52,6 +53,7 @@ class Trajectories:
     candidates: Floats | None
     slot: NDArray[np.int64]
     kept: Flags
+    demonstrated: Flags
 
     @classmethod
     def of(
@@ -72,12 +74,13 @@ class Trajectories:
         candidate_rows: ArrayLike | None = None,
         feature_rows: ArrayLike | None = None,
         kept: ArrayLike | None = None,
+        demonstrated: ArrayLike | None = None,
     ) -> Trajectories:
         """From plain arrays, with what is left out filled in.
 
         Args:
-            features, action, reward, done, state, truncated, intervention, weight, mc_return, kept: see the attributes;
-                no state has S = 0, missing flags are false, and all rows are kept.
+            features, action, reward, done, state, truncated, intervention, weight, mc_return, kept, demonstrated: see
+                the attributes; no state has S = 0, missing flags are false, and all rows are kept.
             starts: first row of each episode, with or without N at the end; by default an episode ends at every `done`
                 and `truncated`.
             success: (E,); by default an episode succeeds where its rewards sum to more than zero.
@@ -109,6 +112,7 @@ class Trajectories:
             candidates=None if candidates is None else _floats(candidates),
             slot=_slots(candidate_rows, rows) if candidates is not None else np.full(rows, -1),
             kept=np.ones(rows, bool) if kept is None else np.asarray(kept, bool),
+            demonstrated=_flags(demonstrated, rows),
         )
         made.check()
         return made
@@ -125,7 +129,7 @@ class Trajectories:
     def check(self) -> None:
         """Raise ValueError where an array does not have N rows, or E."""
         rows = ("feature_slot", "state", "reward", "done", "truncated", "intervention", "weight", "slot", "kept")
-        counts = {name: len(self) for name in rows} | {"success": len(self.starts) - 1}
+        counts = {name: len(self) for name in (*rows, "demonstrated")} | {"success": len(self.starts) - 1}
         counts |= {"mc_return": len(self)} if self.mc_return is not None else {}
         counts |= {"features": int(self.feature_slot.max(initial=-1)) + 1}
         counts |= {"candidates": int(self.slot.max(initial=-1)) + 1} if self.candidates is not None else {}

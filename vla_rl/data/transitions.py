@@ -47,6 +47,8 @@ class ChunkBatch:
         mc_return: discounted sum of the rewards until the episode's end, (B,), or None.
         weight: (B,).
         success: whether the episode came to success, (B,) bool.
+        human: whether a human drove, (B,) bool.
+        demonstrated: whether an expert or a human acted, and candidates of the policy are known beside it, (B,) bool.
         index: row of the observation, (B,) int64, counted through all sets (as in `ChunkDataset` without a filter).
     """
 
@@ -64,6 +66,8 @@ class ChunkBatch:
     mc_return: Tensor | None
     weight: Tensor
     success: Tensor
+    human: Tensor
+    demonstrated: Tensor
     index: Tensor
 
     def to(self, device: torch.device | str) -> ChunkBatch:
@@ -88,14 +92,15 @@ class TransitionConfig:
             ends earlier, with `valid` telling which actions were executed. Only "pad" has starts in the last h - 1
             steps before a terminal, which the steps before them bootstrap from.
         candidates: at which rows candidates must have been drawn for a start to count: "" anywhere, "here" at the
-            observation, "next" at the next one (or none is needed: a terminal), "both".
+            observation, "next" at the next one (or none is needed: a terminal), "both". "some" gives those there are
+            at the observation and asks for none.
     """
 
     window: int
     gamma: float
     n_step: int = 0
     ends: Literal["exact", "pad"] = "exact"
-    candidates: Literal["", "here", "next", "both"] = ""
+    candidates: Literal["", "some", "here", "next", "both"] = ""
 
     def __post_init__(self) -> None:
         """Raise ValueError for numbers and words that make no sense."""
@@ -103,8 +108,8 @@ class TransitionConfig:
             raise ValueError(f"window must be at least 1 and gamma in [0, 1]: {self}")
         if self.n_step and self.n_step < self.window:
             raise ValueError(f"n_step {self.n_step} is shorter than the window of {self.window} executed actions")
-        if self.ends not in ("exact", "pad") or self.candidates not in ("", "here", "next", "both"):
-            raise ValueError(f"ends is exact or pad, candidates '', here, next or both: {self}")
+        if self.ends not in ("exact", "pad") or self.candidates not in ("", "some", "here", "next", "both"):
+            raise ValueError(f"ends is exact or pad, candidates '', some, here, next or both: {self}")
 
 
 class _Table:
@@ -189,6 +194,7 @@ class ChunkTransitions:
             return np.concatenate([getattr(each, name) for each in self.sets])
 
         self._state, self._action, self._weight = (joined(name) for name in ("state", "action", "weight"))
+        self._human, self._demonstrated = joined("intervention"), joined("demonstrated")
         self._success = np.concatenate([each.success[each.episode] for each in self.sets])
         whole = all(each.mc_return is not None for each in self.sets)
         self._mc_return = joined("mc_return") if whole else None
@@ -208,7 +214,7 @@ class ChunkTransitions:
         gamma: float,
         n_step: int = 0,
         ends: Literal["exact", "pad"] = "exact",
-        need: Literal["", "here", "next", "both"] = "",
+        need: Literal["", "some", "here", "next", "both"] = "",
         **arrays: Any,
     ) -> ChunkTransitions:
         """From plain arrays of one set; `arrays` as `Trajectories.of` takes them, the rest as `TransitionConfig`."""
@@ -244,13 +250,30 @@ class ChunkTransitions:
             next_features=self._features[self._feature_slot[following]],
             next_state=torch.from_numpy(self._state[following]),
             next_chunk=self._window(following),
-            candidates=self._drawn(rows) if need in ("here", "both") else None,
+            candidates=self._drawn(rows) if need in ("some", "here", "both") else None,
             next_candidates=self._drawn(following) if need in ("next", "both") else None,
             mc_return=None if self._mc_return is None else torch.from_numpy(self._mc_return[rows]),
             weight=torch.from_numpy(self._weight[rows]),
             success=torch.from_numpy(self._success[rows]),
+            human=torch.from_numpy(self._human[rows]),
+            demonstrated=torch.from_numpy(self._demonstrated[rows] & (self._slots[rows] >= 0)),
             index=torch.from_numpy(rows),
         )
+
+    @property
+    def human(self) -> NDArray[np.bool_]:
+        """Whether a human drove at the start of each transition, (len,)."""
+        return np.asarray(self._human[self.starts])
+
+    @property
+    def following(self) -> Rows:
+        """Row of the next observation of each transition, (len,); its own where it ends in a terminal."""
+        return self._cut.following[self.starts]
+
+    @property
+    def owner(self) -> Rows:
+        """Number of the set of each transition, (len,)."""
+        return np.searchsorted(self._offsets, self.starts, side="right") - 1
 
     def _window(self, rows: Rows) -> Tensor:
         """What was executed from these rows on, (B, h, A)."""

@@ -45,7 +45,7 @@ class CQL(QC):
     needs_candidates = "both"
     pessimism = "min"
 
-    def forward(self, batch: ChunkBatch) -> Loss:
+    def losses(self, batch: ChunkBatch) -> Loss:
         """TD + alpha * conservative."""
         config, critic = self.config, self.critic
         target = td_target(batch.reward, batch.discount, self.next_value(batch))

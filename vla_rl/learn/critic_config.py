@@ -7,7 +7,7 @@ from typing import Literal
 
 from vla_rl.learn.config import RunConfig
 
-CRITIC_ALGORITHMS = ("monte_carlo", "iql", "idql", "cql", "calql", "qc", "td3bc", "rebrac")
+CRITIC_ALGORITHMS = ("monte_carlo", "iql", "idql", "cql", "calql", "qc", "td3bc", "rebrac", "hil_serl", "pvp", "expo")
 IMPLICIT_LOSSES = ("expectile", "quantile", "exponential")
 
 
@@ -16,7 +16,7 @@ class CriticRunConfig(RunConfig):
     """A chunk critic from recorded episodes, by offline RL. Each field is a flag of `vla-rl train value`."""
 
     algo: str = "iql"
-    """monte_carlo, iql, idql, cql, calql, qc, td3bc or rebrac."""
+    """monte_carlo, iql, idql, cql, calql, qc, td3bc, rebrac, hil_serl, pvp or expo."""
     data: tuple[str, ...] = ()
     """Folders of LeRobotDataset v3 sets to learn from, failures among them, one or more."""
     policy: str = ""
@@ -31,6 +31,9 @@ class CriticRunConfig(RunConfig):
     """Which features of that encoder."""
     mix: tuple[float, ...] = ()
     """Share of each data set in every batch, one number a set; empty draws all transitions alike."""
+    sessions: int = 0
+    """How many of the data sets, counted from the last, are sessions with corrections. With some, half of every batch
+    comes from demonstrations and corrections, half from all of the sessions (RLPD): corrections are in both halves."""
     window: int = 0
     """Actions of a chunk that are executed, and therefore valued; 0 for the policy's n_action_steps."""
     ends: Literal["pad", "exact"] = "pad"
@@ -47,6 +50,14 @@ class CriticRunConfig(RunConfig):
     """cql, calql, qc: policy chunks an observation, those recorded, or else drawn once and kept."""
     draw: bool = False
     """Draw them anew although some were recorded: those are another policy's, for one."""
+    drawn_by: str = ""
+    """Checkpoint of the policy whose chunks are drawn; empty for --policy. With an encoder of its own, a critic reads
+    the features of one policy and learns about the chunks of another."""
+    rank: float = 0.0
+    """Weight of the ranking of the policy's chunks at demonstrated observations by their distance to what was shown,
+    beside the algorithm's own loss (RoboMonkey, arXiv:2506.17811); 0 for none."""
+    rank_unit: float = 0.05
+    """What a chunk is worth more whose squared error is smaller by a factor e, in units of value."""
     samples: int = 8
     """cql, calql, qc: how many of them a step looks at."""
     holdout: float = 0.1
@@ -93,6 +104,10 @@ class CriticRunConfig(RunConfig):
     """td3bc, rebrac: critic steps an actor step."""
     actor_noise: float = 0.2
     """td3bc, rebrac: smoothing noise on the target's chunk, in spreads of the action, cut off at 2.5 times that."""
+    edit: float = 0.2
+    """expo: largest edit of a chunk, in spreads of the action."""
+    edit_entropy: float = 0.001
+    """expo: temperature of the edits' entropy, in units of value."""
     batch: int = 256
     """Transitions a step and process."""
     lr: float = 3e-4
@@ -119,7 +134,7 @@ class CriticRunConfig(RunConfig):
         self._require_choice("implicit", *IMPLICIT_LOSSES)
         self._require_choice("encoder", "policy", "own")
         self._require_positive("samples", "candidates", "actor_delay", "ensemble", least=1)
-        self._require_positive("temperature", "sharpness", "tau")
+        self._require_positive("temperature", "sharpness", "tau", "rank_unit")
         self._require_share("holdout")
         if not 0.0 < self.expectile < 1.0:
             raise ValueError(f"expectile must lie between 0 and 1, got {self.expectile}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -10,19 +11,20 @@ from torch import Tensor, nn
 
 from vla_rl.data.transitions import ChunkBatch
 from vla_rl.learn.critic_config import CriticRunConfig
+from vla_rl.learn.ranking import chunk_errors, ranking_accuracy, ranking_loss
 from vla_rl.learn.td import follow, regression, target_network
 from vla_rl.value.aggregate import check_ensemble, make_aggregate
 from vla_rl.value.critic import ChunkCritic
 from vla_rl.value.state_value import StateValue
 
 Loss = tuple[Tensor, dict[str, Tensor]]
-Needs = Literal["", "next", "both"]
+Needs = Literal["", "some", "next", "both"]
 
 
 class CriticAlgorithm(nn.Module):
     """A model whose call is its loss on a ChunkBatch. What is saved is the target network, an average of the weights.
 
-    Subclasses say what they need and write `forward`.
+    Subclasses say what they need and write `losses`.
 
     Args:
         config: of the run.
@@ -40,6 +42,8 @@ class CriticAlgorithm(nn.Module):
     """Whether the chunk that was executed next must be known."""
     pessimism: ClassVar[str] = "min"
     """The algorithm's own aggregate of the target ensemble."""
+    limits: ClassVar[tuple[float, float] | None] = None
+    """Where values lie, for an algorithm whose values do not come from rewards."""
 
     steps: Tensor
 
@@ -53,9 +57,27 @@ class CriticAlgorithm(nn.Module):
         self.last_target = torch.zeros(0)
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
-    def forward(self, batch: ChunkBatch) -> Loss:
-        """The loss of a batch, and its parts as detached scalars."""
+    def losses(self, batch: ChunkBatch) -> Loss:
+        """The algorithm's own loss of a batch, and its parts as detached scalars."""
         raise NotImplementedError
+
+    def forward(self, batch: ChunkBatch) -> Loss:
+        """The loss of a batch, with the ranking of candidates where the run asks for it."""
+        loss, info = self.losses(batch)
+        if not self.config.rank:
+            return loss, info
+        ranked, right = self.ranking(batch)
+        return loss + self.config.rank * ranked, {**info, "rank_loss": ranked.detach(), "rank_right": right}
+
+    def ranking(self, batch: ChunkBatch) -> tuple[Tensor, Tensor]:
+        """The ranking loss over demonstrated rows, and how often the favourite is a good one."""
+        assert batch.candidates is not None
+        context = self.critic.embed(batch.features, batch.state)
+        values = self.critic.value(context, batch.candidates)
+        spread = self.critic.chunk.scale.square().mean(0).sqrt()  # over the whole chunk: its first actions hardly vary
+        errors = chunk_errors(batch.candidates, batch.chunk, batch.valid, spread)
+        weight = batch.weight * batch.demonstrated
+        return ranking_loss(values, errors, self.config.rank_unit, weight), ranking_accuracy(values, errors, weight)
 
     def after(self, step: int) -> None:
         """Let the target follow."""
@@ -66,6 +88,10 @@ class CriticAlgorithm(nn.Module):
         """Targets and statistics: everything but the trained weights."""
         trained = {name for name, weight in self.named_parameters() if weight.requires_grad}
         return {name: tensor for name, tensor in self.state_dict().items() if name not in trained}
+
+    def save(self, folder: Path) -> None:
+        """Write what belongs to the critic's folder beside the critic: nothing, for most."""
+        return
 
     def outputs(self, batch: ChunkBatch) -> Tensor:
         """The critic's raw outputs for the data's chunks, (E, B, size)."""

@@ -38,7 +38,7 @@ class IQL(CriticAlgorithm):
 
     has_value = True
 
-    def forward(self, batch: ChunkBatch) -> Loss:
+    def losses(self, batch: ChunkBatch) -> Loss:
         """L_V + L_Q; neither sends gradients into the other's weights."""
         assert self.value is not None
         with torch.no_grad():

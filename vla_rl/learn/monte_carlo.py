@@ -13,7 +13,7 @@ class MonteCarlo(CriticAlgorithm):
     needs_returns = True
     has_value = True
 
-    def forward(self, batch: ChunkBatch) -> Loss:
+    def losses(self, batch: ChunkBatch) -> Loss:
         """Both regressions at once; they share no weights."""
         assert self.value is not None
         assert batch.mc_return is not None

@@ -18,7 +18,7 @@ class QC(CriticAlgorithm):
     needs_candidates: ClassVar[Needs] = "next"
     pessimism = "mean"
 
-    def forward(self, batch: ChunkBatch) -> Loss:
+    def losses(self, batch: ChunkBatch) -> Loss:
         """Regression on the backed-up target."""
         target = td_target(batch.reward, batch.discount, self.next_value(batch))
         out = self.outputs(batch)

@@ -73,7 +73,7 @@ class ReBRAC(CriticAlgorithm):
         self.actor = ChunkActor(critic)
         self.actor_target = target_network(self.actor)
 
-    def forward(self, batch: ChunkBatch) -> Loss:
+    def losses(self, batch: ChunkBatch) -> Loss:
         """The critic's loss, and in every `actor_delay`-th step the actor's."""
         target = self.critic_target(batch)
         out = self.outputs(batch)

@@ -20,11 +20,14 @@ from vla_rl.learn.bc import newest
 from vla_rl.learn.calql import CQL, CalQL
 from vla_rl.learn.checkpoint import resolve
 from vla_rl.learn.critic_config import CriticRunConfig
-from vla_rl.learn.critics import CriticAlgorithm
+from vla_rl.learn.critics import CriticAlgorithm, Needs
+from vla_rl.learn.expo import Expo
 from vla_rl.learn.feed import step_seed
+from vla_rl.learn.hil_serl import HilSerl, half_and_half
 from vla_rl.learn.idql import IDQL
 from vla_rl.learn.iql import IQL
 from vla_rl.learn.monte_carlo import MonteCarlo
+from vla_rl.learn.pvp import PVP
 from vla_rl.learn.qc import QC
 from vla_rl.learn.ranks import rank_correlation
 from vla_rl.learn.rebrac import TD3BC, ReBRAC
@@ -49,6 +52,9 @@ ALGORITHMS: dict[str, type[CriticAlgorithm]] = {
     "qc": QC,
     "td3bc": TD3BC,
     "rebrac": ReBRAC,
+    "hil_serl": HilSerl,
+    "pvp": PVP,
+    "expo": Expo,
 }
 HOLDOUT = 2  # stream of `step_seed`
 STATS_ROWS, SCORE_ROWS = 20_000, 4096
@@ -86,18 +92,19 @@ def load_source(config: CriticRunConfig, progress: bool = False) -> Source:
     Raises:
         ValueError: one of them cannot be read, or they do not fit together.
     """
-    kind, folder = ALGORITHMS[config.algo], resolve(config.policy)
+    folder = resolve(config.policy)
     policy = VLAConfig.from_pretrained(folder)
     assert isinstance(policy, VLAConfig)
-    window = config.window or policy.n_action_steps
+    window, needs = config.window or policy.n_action_steps, candidates_needed(config)
     if window > policy.horizon:
         raise ValueError(f"--window {window} is longer than the policy's chunks of {policy.horizon} actions")
     reading = RolloutConfig(
         layer=config.layer,
         stride=config.stride or window,
         reward=config.reward,
-        candidates=config.candidates if kind.needs_candidates else 0,
+        candidates=config.candidates if needs else 0,
         draw=config.draw,
+        drawn_by=str(resolve(config.drawn_by)) if config.drawn_by else "",
         seed=config.seed,
         proposed=config.proposed,
     )
@@ -105,7 +112,7 @@ def load_source(config: CriticRunConfig, progress: bool = False) -> Source:
     for root in config.data:
         with counter(f"reading {Path(root).name}", progress) as show:
             sets.append(load_trajectories(root, folder, reading, device=config.device, progress=show))
-    cut = TransitionConfig(window, config.gamma, config.n_step, config.ends, kind.needs_candidates)
+    cut = TransitionConfig(window, config.gamma, config.n_step, config.ends, needs)
     card = {
         "policy_type": policy.type,
         "policy_fingerprint": fingerprint(folder),
@@ -114,6 +121,12 @@ def load_source(config: CriticRunConfig, progress: bool = False) -> Source:
     }
     relative = tuple(policy.relative_mask) if any(policy.relative_mask) else ()
     return Source(ChunkTransitions(sets, cut), card, relative, folder)
+
+
+def candidates_needed(config: CriticRunConfig) -> Needs:
+    """Where the policy's chunks must be known for a run."""
+    own = ALGORITHMS[config.algo].needs_candidates
+    return {"": "some", "next": "both"}.get(own, own) if config.rank else own  # type: ignore[return-value]
 
 
 @dataclass(frozen=True)
@@ -158,7 +171,7 @@ class CriticLearner(Learner):
         self.config, self.source, self.device, self.rank, self.world = config, source, device, rank, world
         self.data = source.transitions
         self.held = held_out(self.data, config.holdout, config.seed)
-        weights = np.where(self.held, 0.0, set_weights(self.data, config.mix))
+        weights = np.where(self.held, 0.0, sampling_weights(self.data, config))
         self.sampler = ChunkSampler(weights, config.batch * world, config.seed)
         self.algorithm = make_algorithm(config, self.data, np.flatnonzero(~self.held), source.relative).to(device)
         self.model = self.algorithm
@@ -211,6 +224,7 @@ class CriticLearner(Learner):
         card["training"] = config.to_dict()
         encoder = self.source.encoder if config.encoder == "own" else None
         save_critic(folder, self.algorithm.target, self.algorithm.value, card, encoder)
+        self.algorithm.save(folder)
 
     def facts(self) -> dict[str, Any]:
         """Which data, how much of it, what was held out, and the value support."""
@@ -236,6 +250,8 @@ def make_algorithm(
     some = np.random.default_rng((config.seed, HOLDOUT)).permutation(rows)[:STATS_ROWS]
     sample = data.batch(some)
     require_columns(kind, config.algo, sample)
+    if config.rank and not sample.demonstrated.any():
+        raise ValueError("--rank needs demonstrations or corrections among the data: all of it was driven by a policy")
     shape = critic_config(config, sample, data, relative)
     features, state, chunks, valid = (t.numpy() for t in (sample.features, sample.state, sample.chunk, sample.valid))
     stats = critic_stats(features, state, chunks, valid, relative=relative)
@@ -293,6 +309,9 @@ def value_support(config: CriticRunConfig, data: ChunkTransitions) -> Support:
 
     Dense rewards allow far more than any episode earns, and the bins would be wasted on it.
     """
+    if (limits := ALGORITHMS[config.algo].limits) is not None:
+        ends = (limits[0] if config.low is None else config.low, limits[1] if config.high is None else config.high)
+        return Support(*ends, config.bins)
     rewards = np.concatenate([each.reward[~each.done] for each in data.sets])
     final = np.concatenate([each.reward[each.done] for each in data.sets] + [np.zeros(1, np.float32)])
     horizon = max(int(np.diff(each.starts).max()) for each in data.sets)
@@ -328,6 +347,19 @@ def held_out(data: ChunkTransitions, share: float, seed: int) -> NDArray[np.bool
     if 0 < len(episodes) <= count:
         raise ValueError(f"holdout {share} leaves none of {len(episodes)} episodes to train on")
     return np.isin(owner, np.random.default_rng((seed, HOLDOUT)).permutation(episodes)[:count])
+
+
+def sampling_weights(data: ChunkTransitions, config: CriticRunConfig) -> NDArray[np.float64]:
+    """Sampling weight of each transition, (len(data),): by `--sessions`, or by `--mix`.
+
+    Raises:
+        ValueError: both are given, or not one share for each set, or more sessions than sets.
+    """
+    if not config.sessions:
+        return set_weights(data, config.mix)
+    if config.mix or config.sessions > len(data.sets):
+        raise ValueError(f"--sessions {config.sessions} of {len(data.sets)} data sets: give at most all, and no --mix")
+    return half_and_half(data.owner >= len(data.sets) - config.sessions, data.human)
 
 
 def set_weights(data: ChunkTransitions, mix: tuple[float, ...]) -> NDArray[np.float64]:

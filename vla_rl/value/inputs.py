@@ -14,6 +14,7 @@ from vla_rl.policy.normalize import ACTION, CLIP, Affine, MissingStatisticsError
 
 FEATURES, GOAL, CHUNK = "features", "goal", "chunk"
 USUAL = 0.99  # share of the training rows that count as usual
+AXES = 256  # of greatest variance that a distance looks along: all of them, for most encoders
 SHRINKAGE = 0.01  # variance added along every axis, so that axes which hardly vary do not decide alone
 
 
@@ -47,12 +48,12 @@ def critic_stats(
 
 
 def _usual(rows: NDArray[Any], stats: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
-    """What `ObservationInput.distance` compares with, from rows (N, D): whitening (D, D) and the usual distance ()."""
+    """What `ObservationInput.distance` compares with, from rows (N, D): whitening (D, axes), usual distance ()."""
     affine = Affine((rows.shape[-1],), "mean_std")
     affine.set_stats(stats)
     spread = affine.normalize(torch.from_numpy(rows)).double()
     variance, axes = torch.linalg.eigh(spread.mT @ spread / len(spread))
-    whitening = axes / (variance + SHRINKAGE).sqrt()
+    whitening = (axes / (variance + SHRINKAGE).sqrt())[:, -AXES:]
     usual = _rms(spread @ whitening).quantile(USUAL)
     return {"whitening": whitening.float().numpy(), "usual": usual.float().numpy()}
 
@@ -101,7 +102,8 @@ class ObservationInput(nn.Module):
         self.sizes = {name: size for name, size in sizes.items() if size}
         self.first = next(iter(self.sizes))
         self.register_buffer("usual", torch.zeros(()))
-        self.register_buffer("whitening", torch.zeros(2 * (self.sizes[self.first],)))
+        size = self.sizes[self.first]
+        self.register_buffer("whitening", torch.zeros(size, min(size, AXES)))
         self.parts = nn.ModuleDict({name: Affine((size,), "mean_std") for name, size in self.sizes.items()})
 
     @property
