@@ -10,7 +10,8 @@ from toy_critics import save_toy_critic
 from vla_rl.commands.critic import turned_down
 from vla_rl.data.transitions import ChunkTransitions
 from vla_rl.rollout import critic_page
-from vla_rl.rollout.critic_report import Gate, Held, calibration, conclude, figures
+from vla_rl.rollout.critic_figures import Held, advantages, calibration, figures
+from vla_rl.rollout.critic_report import Gate, conclude
 from vla_rl.rollout.statistics import auc
 from vla_rl.steer.critic import LoadedCritic
 from vla_rl.value.checkpoint import read_card
@@ -30,18 +31,20 @@ def held(rng):
     chunk = best(state) + error[:, None, None].astype(np.float32)
     data = ChunkTransitions.from_arrays(
         window=1, gamma=0.99, ends="pad", features=state, state=state, action=chunk[:, 0],
-        reward=np.zeros(STATES), done=np.ones(STATES, bool), success=error < 0.15,
+        reward=1.0 - error, done=np.ones(STATES, bool), success=error < 0.15,
     )  # fmt: skip
     batch = data.batch(np.arange(STATES))
-    batch = SimpleNamespace(**{**vars(batch), "chunk": torch.from_numpy(chunk)})
     policy = (best(state)[:, None] + rng.uniform(0, 0.3, (STATES, 4, 1, 1))).astype(np.float32)
-    return Held(batch, 1.0 - error, np.arange(STATES) // 3, policy)
+    shown = {"chunk": torch.from_numpy(chunk), "valid": torch.ones(STATES, WINDOW, dtype=torch.bool)}
+    batch = SimpleNamespace(**{**vars(batch), **shown})
+    return Held(batch, 1.0 - error, np.arange(STATES) // 3, policy, policy)
 
 
 class Known:
     """A critic that says what a function of states (B, S) and chunks (B, K, h, A) says."""
 
     card = {"config": {"relative": []}}  # noqa: RUF012
+    spread = torch.ones(2)
 
     def __init__(self, says):
         self.says = says
@@ -67,6 +70,28 @@ def judge(says):
     return figures(Known(says), held(rng), rng)
 
 
+def shown(says):
+    """The figures with a demonstration of the best beside the policy's chunks."""
+    rng = np.random.default_rng(0)
+    seen = held(rng)
+    facts = {"chunk": torch.from_numpy(best(seen.batch.state.numpy())), "candidates": torch.from_numpy(seen.policy)}
+    batch = SimpleNamespace(**{**vars(seen.batch), **facts, "demonstrated": torch.ones(STATES, dtype=torch.bool)})
+    return figures(Known(says), Held(batch, seen.returns, seen.episode, seen.policy, seen.next_policy), rng)
+
+
+def test_beside_demonstrations_it_shows_whether_nearer_chunks_are_valued_higher():
+    assert shown(right)["candidate_rank"] == pytest.approx(1.0)
+    assert shown(blind)["candidate_rank"] == 0.0
+    assert shown(backwards)["candidate_rank"] == pytest.approx(-1.0)
+    assert "candidate_rank" not in judge(right), "nobody showed anything"
+
+
+def test_one_of_both_looks_at_actions_is_enough():
+    report = {**judge(right), "advantage_rank": 0.02}
+    assert [reason for reason in Gate().failures(report) if "actions 0.02, wanted at least 0.1" in reason]
+    assert not Gate().failures({**report, "candidate_rank": 0.4})
+
+
 def test_a_critic_that_knows_passes():
     said = judge(right)
     assert said["rank_correlation"] == pytest.approx(1.0)
@@ -74,7 +99,7 @@ def test_a_critic_that_knows_passes():
     assert said["success_auc"] == 1.0
     assert said["actions"]["random"]["wins"] > 0.95
     assert said["actions"]["shuffled"]["wins"] > 0.6
-    assert said["advantage_auc"] > 0.8
+    assert said["advantage_rank"] > 0.5, "both sides have noise of their own"
     assert not Gate().failures(said)
 
 
@@ -82,7 +107,7 @@ def test_a_critic_that_says_one_thing_of_all_fails_and_is_told_why():
     said = judge(blind)
     assert said["rank_correlation"] == 0.0
     assert said["actions"]["policy"]["wins"] == 0.5
-    assert said["advantage_auc"] == 0.5
+    assert said["advantage_rank"] == 0.0
     assert any(reason.startswith("rank correlation 0.00, wanted at least 0.3") for reason in Gate().failures(said))
 
 
@@ -138,3 +163,37 @@ def test_the_page_shows_the_verdict_and_stays_text():
     assert "+25.0 (+10.0 to +40.0)" in page
     assert "<script>" not in page
     assert "<b>mine" not in page
+
+
+def drawn(rng, knows, rows=600, k=6):
+    """What happened in decisions of known advantage, and a critic that says `knows` times that."""
+    state, following = rng.normal(size=(2, rows))
+    worth = rng.normal(size=rows)  # of what was done, over what the policy does
+    reward = state + worth - 0.9 * following  # so that the outcome's advantage is worth
+    value = state + knows * worth
+    return reward, np.full(rows, 0.9), value, np.repeat(state[:, None], k, 1), np.repeat(following[:, None], k, 1)
+
+
+def test_the_advantage_that_came_out_is_that_of_the_action_and_not_of_the_state():
+    said, found = advantages(*drawn(np.random.default_rng(0), knows=1.0))
+    np.testing.assert_allclose(said, found)
+    said, _ = advantages(*drawn(np.random.default_rng(0), knows=0.0))
+    np.testing.assert_allclose(said, 0.0, atol=1e-12)
+
+
+def test_both_advantages_share_no_noise_of_the_policys_chunks():
+    rng = np.random.default_rng(0)
+    reward, discount, value, sampled, following = drawn(rng, knows=0.0)
+    noisy = sampled + rng.normal(size=sampled.shape)
+    said, found = advantages(reward, discount, value, noisy, following)
+    assert abs(np.corrcoef(said, found)[0, 1]) < 0.1
+    shared = np.corrcoef(value - noisy.mean(1), reward + discount * following.mean(1) - noisy.mean(1))[0, 1]
+    assert shared > 0.15, "what the halves are for"
+
+
+def test_nothing_follows_a_terminal():
+    reward, discount, value, sampled, _ = drawn(np.random.default_rng(0), knows=1.0)
+    unknown = np.full_like(sampled, np.nan)
+    _, found = advantages(reward, 0 * discount, value, sampled, unknown)
+    np.testing.assert_allclose(found, reward - sampled[:, 0])
+    assert np.isnan(advantages(reward, discount, value, sampled, unknown)[1]).all()

@@ -39,7 +39,7 @@ def run(
         only: arms, with commas between them; "" plays all.
         workers: processes.
         seed_base: first scene; test scenes start at 1,000,000.
-        full: train everything anew first, in `work`.
+        full: train everything anew first, in `work`; with `quick` far too little of it, to see that it runs.
 
     Returns:
         `metrics` (see `rollout.uplift.metrics`) and `against`: success of every arm, task by task [%].
@@ -48,9 +48,9 @@ def run(
         ValueError: no setup, or an arm that does not exist.
     """
     if full:
-        from vla_rl.commands.recipe import train
+        from vla_rl.commands.recipe import Recipe, train
 
-        setup = str(train(Path(work)))
+        setup = str(train(Path(work), Recipe.quick() if quick else None))
     found = Setup.load(Path(setup) if setup else SHIPPED)
     arms = found.arms()
     chosen = [name.strip() for name in only.split(",") if name.strip()] or list(arms)

@@ -33,7 +33,8 @@ def run(args: argparse.Namespace, evaluate: Evaluate) -> Result:
     from vla_rl.rollout.critic_report import Gate, conclude, critic_report
 
     folder, out = build.check_critic(args.critic), Path(args.out) if args.out else None
-    report = critic_report(folder, [str(build.dataset_root(path)) for path in args.data], seed=args.seed_base)
+    data = [str(build.dataset_root(path)) for path in args.data]
+    report = critic_report(folder, data, _ours(args.policy), seed=args.seed_base)
     if args.curve:
         report["n_curve"] = curve(args, _counts(args.curve), evaluate, out)
         report = conclude(folder, report, Gate(), turned_down(report["n_curve"]))
@@ -69,6 +70,14 @@ def turned_down(points: Sequence[dict[str, Any]]) -> list[str]:
     return [f"success falls with {', '.join(map(str, worse))} candidates"] if worse else []
 
 
+def _ours(name: str) -> str:
+    """A policy's folder where it is one of ours, whose chunks can be drawn anywhere; else ""."""
+    from vla_rl.policy.folder import OWN_TYPE, read_config
+
+    policy = build.check_policy(name)
+    return policy if policy not in build.SCRIPTED and read_config(policy)["type"] == OWN_TYPE else ""
+
+
 def _counts(text: str) -> list[int]:
     try:
         counts = [int(n) for n in text.split(",")]
@@ -97,9 +106,15 @@ def _say(report: dict[str, Any]) -> None:
     line += f", {report['rank_correlation_seen']:.2f} on those it saw" if "rank_correlation_seen" in report else ""
     print(f"{line}, calibration error {report['calibration_error']:.2f} of the range, bias {report['bias']:+.3f}")
     wins = [f"{name} {found['wins']:.0%}" for name, found in report["actions"].items()]
-    advantage = report.get("advantage_auc")
-    known = "" if advantage is None else f"; tells actions of successes from those of failures {advantage:.2f}"
-    print(f"the data's own chunk is valued above: {', '.join(wins)}{known}")
+    print(f"the data's own chunk is valued above: {', '.join(wins)}")
+    if "advantage_rank" in report:
+        low, high = report["advantage_rank_ci95"]
+        line = f"rank correlation of its advantages with those that came out {report['advantage_rank']:.2f}"
+        print(f"{line} ({low:.2f} to {high:.2f}) over {report['advantages']} decisions")
+    if "candidate_rank" in report:
+        low, high = report["candidate_rank_ci95"]
+        line = f"rank correlation of candidates' values with nearness to demonstrations {report['candidate_rank']:.2f}"
+        print(f"{line} ({low:.2f} to {high:.2f}) over {report['demonstrated']} decisions")
     for point in report.get("n_curve", []):
         value = "" if point["value"] is None else f", value {point['value']:.3f}"
         print(f"  {point['candidates']:>3} candidates: {point['success_rate']:.1%}{value}")

@@ -148,7 +148,8 @@ def _evaluate_graph(args: argparse.Namespace, name: str, out: Path | None) -> di
         players.append(graph.make_player(env, build.check_policy(name), asked, str(out / "logs") if out else ""))
         return players[-1]
 
-    result = _play(args, name, env, make_player, 0, out, {"through": "graph", "joining": args.joining or "default"})
+    how = {"through": "graph", "joining": graph.joining(args.joining)}
+    result = _play(args, name, env, make_player, 0, out, how)
     return {**result, "graph": players[-1].pace.to_dict()} if players else result
 
 

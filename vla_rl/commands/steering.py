@@ -7,7 +7,8 @@ from typing import Any
 
 from vla_rl import build
 
-_OPTIONS = ("temperature", "k", "tau", "aggregate", "margin", "novelty", "draws", "spread")
+_OPTIONS = ("temperature", "k", "tau", "aggregate", "margin", "novelty")
+_DRAWN = ("draws", "spread", "guide", "guide_temperature")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,6 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--draws", type=int, help="candidates that the policy draws, the others are perturbed (0: all)")
     group.add_argument("--spread", type=float, help="size of these perturbations, in spreads of the actions (0.1)")
     group.add_argument("--critic", default="", metavar="DIR", help="who says what candidates are worth")
+    group.add_argument("--guide", help="the critic acts while chunks are drawn: fk (particles) or gradient")
+    group.add_argument("--guide-temperature", type=float, help="of --guide, in units of the value (0.1)")
     group.add_argument("--trust-critic", action="store_true", help="follow it even though its report failed")
     group.add_argument("--temperature", type=float, help="of softmax and weighted, in units of the value (0.1)")
     group.add_argument("--k", type=float, help="standard deviations of the ensemble that lcb subtracts (1)")
@@ -48,7 +51,7 @@ def options(args: argparse.Namespace) -> dict[str, Any]:
 
 def tuned(args: argparse.Namespace) -> dict[str, Any]:
     """Numbers that were given in place of the rules' own."""
-    return {name: getattr(args, name) for name in _OPTIONS if getattr(args, name) is not None}
+    return {name: getattr(args, name) for name in (*_OPTIONS, *_DRAWN) if getattr(args, name) is not None}
 
 
 def request(args: argparse.Namespace) -> dict[str, Any]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -12,7 +11,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vla_rl.data.rollouts import RolloutConfig, load_trajectories
-from vla_rl.data.sidecars import read_candidates
 from vla_rl.data.trajectories import Trajectories
 from vla_rl.data.transitions import ChunkBatch, ChunkTransitions, TransitionConfig
 from vla_rl.learn.checkpoint import resolve
@@ -46,8 +44,16 @@ class Judged:
         return np.cumsum([0, *(len(each) for each in self.sets)])
 
     def of_data(self) -> tuple[NDArray[np.int64], Floats]:
-        """Rows (M,) and the advantage Q(s, a) - V(s) of the chunk that was executed there, (M,)."""
-        return self._each("", lambda batch: self._q(batch, batch.chunk.unsqueeze(1))[:, 0] - self._v(batch))
+        """Rows (M,) and the advantage of the chunk that was executed there, (M,).
+
+        It is Q(s, a) - V(s); where chunks were ranked, Q(s, a) less the mean of the policy's chunks there.
+        """
+
+        def each(batch: ChunkBatch) -> Tensor:
+            q = self._q(batch, batch.chunk.unsqueeze(1))[:, 0]
+            return q - (self._of_policy(batch).mean(1) if ranked(self.folder) else self._v(batch))
+
+        return self._each("here" if ranked(self.folder) else "", each)
 
     def of_steps(self) -> tuple[NDArray[np.int64], Floats]:
         """Rows (M,) and A = sum r + gamma^n V(s') - V(s) of what really followed, (M,) (RECAP, arXiv:2511.14759)."""
@@ -59,15 +65,15 @@ class Judged:
         return self._each("", step)
 
     def of_candidates(self) -> tuple[NDArray[np.int64], Floats]:
-        """Rows (M,) with recorded candidates, and the advantage of each of the K chunks, (M, K).
+        """Rows (M,) with candidates, and the advantage of each of the K chunks, (M, K).
 
-        Where there is no state value, V is the mean of the candidates: what the policy earns.
+        Where there is no state value, or one that knows nothing of a ranking, V is the mean of the candidates: what the
+        policy earns.
         """
 
         def each(batch: ChunkBatch) -> Tensor:
-            assert batch.candidates is not None
-            q = self._q(batch, batch.candidates)
-            return q - (q.mean(1) if self.folder.value is None else self._v(batch)).unsqueeze(1)
+            q = self._of_policy(batch)
+            return q - (q.mean(1) if ranked(self.folder) or self.folder.value is None else self._v(batch)).unsqueeze(1)
 
         return self._each("here", each)
 
@@ -90,6 +96,11 @@ class Judged:
         result: Tensor = make_aggregate(self.aggregate, len(values))(values)
         return result
 
+    def _of_policy(self, batch: ChunkBatch) -> Tensor:
+        """Values of the policy's chunks, (B, K)."""
+        assert batch.candidates is not None
+        return self._q(batch, batch.candidates)
+
     def _v(self, batch: ChunkBatch) -> Tensor:
         return self._value(batch.features, batch.state)
 
@@ -101,13 +112,15 @@ class Judged:
         return result
 
 
-def judge(config: ExtractionConfig, device: str, candidates: int = 0) -> Judged:
+def judge(config: ExtractionConfig, device: str, candidates: int = 0, baseline: int = 0) -> Judged:
     """A critic, and data sets under it.
 
     Args:
         config: of the run.
         device: where critic and encoder run.
-        candidates: recorded chunks an observation to read, 0 for none.
+        candidates: chunks an observation, those recorded, else drawn by `config.init`; 0 for none.
+        baseline: the same for every set, also those in which no policy acted (demonstrations), where the critic ranked
+            chunks and so has no other baseline.
 
     Raises:
         ValueError: critic, policy and data do not fit.
@@ -117,12 +130,22 @@ def judge(config: ExtractionConfig, device: str, candidates: int = 0) -> Judged:
     if folder.encoder is None:
         require_fit(folder.card, policy_fingerprint=fingerprint(encoder), where=f"--init {config.init}")
     stride = config.stride or shape.window
+    by = "" if folder.encoder is None else str(resolve(config.init))
+    reading = RolloutConfig(shape.layer, stride, config.reward, candidates, drawn_by=by)
+    everywhere = bool(baseline) and ranked(folder)
+    reading, bare = replace(reading, candidates=baseline if everywhere else candidates), replace(reading, candidates=0)
     sets = []
     for root in config.data:
-        count = candidates if read_candidates(Path(root)) is not None else 0
-        reading = RolloutConfig(shape.layer, stride, config.reward, count)
-        sets.append(load_trajectories(root, encoder, reading, device=device))
+        each = load_trajectories(root, encoder, bare, device=device)
+        if reading.candidates and (everywhere or not each.demonstrated.all()):
+            each = load_trajectories(root, encoder, reading, device=device)
+        sets.append(each)
     return Judged(folder, sets, stride, config.aggregate)
+
+
+def ranked(folder: CriticFolder) -> bool:
+    """Whether a critic was also taught an order of the policy's chunks, of which a state value knows nothing."""
+    return bool(folder.card.get("training", {}).get("rank"))
 
 
 def carried(rows: NDArray[np.int64], values: Floats, starts: NDArray[np.int64], default: float) -> Floats:

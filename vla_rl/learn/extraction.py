@@ -50,9 +50,9 @@ class PolicyExtraction[C: ExtractionConfig](BehaviourCloning):
         """Fill `weight`, and whatever `_items` needs."""
         raise NotImplementedError
 
-    def judged(self, candidates: int = 0) -> Judged:
-        """The data sets as the critic sees them."""
-        return judge(self.settings, str(self.place), candidates)
+    def judged(self, candidates: int = 0, baseline: int = 0) -> Judged:
+        """The data sets as the critic sees them; arguments as `judge` takes them."""
+        return judge(self.settings, str(self.place), candidates, baseline)
 
     def _shares(self) -> NDArray[np.float64]:
         """Frames that weigh nothing are not drawn."""

@@ -14,8 +14,8 @@ class ExtractionConfig(BCConfig):
     """What all policy extractors can be told: behaviour cloning that listens to a critic."""
 
     init: str = ""
-    """Policy checkpoint to go on from, whose features the critic reads; empty trains a new policy (only rules that need
-    no critic can)."""
+    """Policy checkpoint to go on from, whose features the critic reads, unless it has its own; empty trains a new
+    policy (only rules that need no critic can)."""
     critic: str = ""
     """Critic folder, or the run that made it."""
     reward: str = ""
@@ -63,7 +63,7 @@ class BestOfNConfig(ExtractionConfig):
     """Best-of-N distillation: imitate the best candidate where it is better enough. Flags of `train best_of_n`."""
 
     candidates: int = 8
-    """Recorded policy chunks an observation to choose from."""
+    """Policy chunks an observation to choose from: those recorded with a rollout, else drawn by init."""
     threshold: float = 0.02
     """Least advantage of a chunk that is imitated, in units of value (Digi-Q: 0.05 to 0.10 of [0, 1])."""
     own_share: float = 0.5
@@ -89,7 +89,7 @@ class RecapConfig(ExtractionConfig):
     guidance: float = 1.5
     """Guidance towards better chunks at inference; 1 only conditions on them."""
     trust_demonstrations: bool = True
-    """Whether all frames of sets in which nothing failed count as better."""
+    """Whether all frames of sets in which nothing failed, and nobody had to help, count as better."""
 
     def __post_init__(self) -> None:
         """Raise ValueError, in one line, where a field cannot be."""

@@ -49,12 +49,17 @@ def _tiles(report: Mapping[str, Any]) -> list[dict[str, str]]:
     tiles = [{"name": "Rank correlation with the return", "value": f"{report['rank_correlation']:.2f}", "note": note}]
     bias = f"share of the returns' range, bias {report['bias']:+.3f}"
     tiles.append({"name": "Calibration error", "value": f"{report['calibration_error']:.2f}", "note": bias})
+    if report.get("success_auc") is not None:
+        note = "chance that a decision of a success is valued higher"
+        tiles.append({"name": "Tells successes from failures", "value": f"{report['success_auc']:.2f}", "note": note})
     for key, title, note in (
-        ("success_auc", "Tells successes from failures", "chance that a decision of a success is valued higher"),
-        ("advantage_auc", "Tells good actions from bad", "the same for the value above the policy's own chunks"),
+        ("advantage_rank", "Ranks what was done", "rank correlation of its advantages with those that came out"),
+        ("candidate_rank", "Ranks candidates", "rank correlation with nearness to what was demonstrated"),
     ):
-        if report.get(key) is not None:
-            tiles.append({"name": title, "value": f"{report[key]:.2f}", "note": note})
+        if key in report:
+            low, high = report[f"{key}_ci95"]
+            interval = f"95% interval {low:.2f}{DASH}{high:.2f}"
+            tiles.append({"name": title, "value": f"{report[key]:.2f}", "note": f"{note}, {interval}"})
     return tiles
 
 

@@ -94,7 +94,8 @@ class Setup:
         n, blind = self.candidates, {k: v for k, v in self.rule.items() if k == "steps_per_chunk"}
         steered = Arm(self.policy, n, self.critic, self.rule)
         arms = {"first": Arm(self.policy, options=blind), "steered": steered}
-        arms |= {rule: Arm(self.policy, n, options={**blind, "selector": rule}) for rule in ("random", "medoid")}
+        for rule in ("random", "medoid", "mean"):
+            arms[rule] = Arm(self.policy, n, options={**blind, "selector": rule})
         arms |= {name: Arm(getattr(self, name)) for name in ("distilled", "filtered_bc") if getattr(self, name)}
         if self.third_party:
             plain = {k: v for k, v in self.third_party_rule.items() if k == "steps_per_chunk"}
@@ -145,6 +146,7 @@ PAIRS = {  # metric: first arm, second arm
     "gain": ("steered", "first"),
     "vs_random": ("steered", "random"),
     "vs_medoid": ("steered", "medoid"),
+    "vs_mean": ("steered", "mean"),
     "vs_filtered_bc": ("steered", "filtered_bc"),
     "distilled_gain": ("distilled", "first"),
     "third_party_gain": ("third_party_steered", "third_party"),
