@@ -31,7 +31,7 @@ class ChunkDataset:
         horizon: actions in a chunk, H.
         n_obs_steps: frames an observation is made of, To.
         action_column: "action" (executed), or "policy_action": the clean target where an expert was perturbed, and the
-            executed action where no proposal is valid.
+            executed action where no proposal is valid or a human drove.
         cameras: which image columns, all by default.
         keep: predicate on an episode's meta (instruction, task, seed, variant, outcome, ...); the others are left out.
         device: hold all images and columns there and gather there (a GPU with room for them); None leaves them on disk.
@@ -196,13 +196,9 @@ class ChunkDataset:
         return np.concatenate([np.asarray(cache.columns[name]) for cache in self._caches])
 
     def _action_targets(self) -> NDArray[np.float32]:
-        executed = self._numbers("action")
         if self.action_column == "action":
-            return executed
-        proposed, flag = self._numbers(self.action_column), f"{self.action_column}_valid"
-        if flag not in self._caches[0].columns:
-            return proposed
-        return np.where(self._numbers(flag)[:, None], proposed, executed)
+            return self._numbers("action")
+        return np.concatenate([_proposed(cache, self.action_column) for cache in self._caches])
 
     def _tensor(self, values: NDArray[Any]) -> Tensor:
         tensor = torch.from_numpy(values)
@@ -228,6 +224,17 @@ class ChunkDataset:
             mine = owner == number
             out[mine] = maps[number][rows[mine] - self._offsets[number]]
         return out
+
+
+def _proposed(cache: FrameCache, column: str) -> NDArray[np.float32]:
+    """What was proposed at each frame, (N, A); what was executed where no proposal is valid, or a human drove."""
+
+    def flags(name: str, default: bool) -> NDArray[np.bool_]:
+        found = cache.columns.get(name)
+        return np.full(len(cache), default) if found is None else np.asarray(found).reshape(len(cache)).astype(bool)
+
+    trusted = flags(f"{column}_valid", True) & ~flags("intervention", False)
+    return np.where(trusted[:, None], cache.columns[column], cache.columns["action"])
 
 
 def _require(cache: FrameCache, names: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""Episode store to LeRobotDataset v3.
+"""Episodes, of a store or a session, to LeRobotDataset v3.
 
 Images are PNG inside the Parquet files by default: a policy then trains on exactly the pixels that it sees live. At
 96x96 LeRobot's default video (AV1, yuv420p) leaves 34 dB, and a 6-pixel cube loses its colour to its neighbours; PNG
@@ -11,15 +11,16 @@ from __future__ import annotations
 import json
 import shutil
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from vla_rl.data.dataset import EPISODES, MARKER, open_dataset
 from vla_rl.data.inspect import check_files
 from vla_rl.data.sidecars import candidates_writer
 from vla_rl.data.writers import PngWriter, VideoWriter, Writer
 from vla_rl.record.durable import DiskFullError, is_full, locked, sync_folder
+from vla_rl.record.episode_file import Columns
 from vla_rl.record.schema import Schema
 from vla_rl.record.store import EpisodeStore
 
@@ -29,12 +30,36 @@ _NO_ROOM = 1 << 20  # [bytes]
 Progress = Callable[[int, int], None]
 
 
+class EpisodeSource(Protocol):
+    """Where episodes come from: an `EpisodeStore`, or a session that a person recorded.
+
+    Attributes:
+        root, id: which; an export is only ever replaced by a newer one of the same source.
+    """
+
+    root: Path
+    id: str
+
+    @property
+    def schema(self) -> Schema | None:
+        """What all episodes have in common; None where there are none."""
+
+    def __len__(self) -> int:
+        """Number of episodes."""
+
+    def digest(self) -> str:
+        """Identity of the whole content."""
+
+    def episodes(self, *, decode: bool = True) -> Iterator[tuple[Columns, dict[str, Any], Columns]]:
+        """Columns, meta and candidates of each; images as (T, H, W, 3) uint8, or else as the list of their files."""
+
+
 class OutputExistsError(ValueError):
     """The output folder holds something that this export did not write."""
 
 
 def export(
-    store_root: str | Path,
+    source: str | Path | EpisodeSource,
     out_root: str | Path,
     *,
     images: Literal["png", "video"] = "png",
@@ -48,9 +73,10 @@ def export(
     chunks that were drawn, where the store has them.
 
     Args:
-        store_root: folder of an EpisodeStore with at least one episode.
+        source: with at least one episode; a path is the folder of an EpisodeStore.
         out_root: folder of the data set; replaced where it holds an older export of the same store.
-        images: "png" (lossless) or "video".
+        images: "png" (the files that the source has, unchanged: a store has PNG, a session JPEG of large pictures), or
+            "video".
         progress: called with (episodes done, episodes).
 
     Returns:
@@ -62,9 +88,10 @@ def export(
         DamagedEpisodeError: an episode can not be read.
         LockedError: another process exports to the same place.
     """
-    store, out = EpisodeStore(store_root, readonly=True), Path(out_root)
+    store: EpisodeSource = EpisodeStore(source, readonly=True) if isinstance(source, str | Path) else source
+    out = Path(out_root)
     if len(store) == 0 or store.schema is None:
-        raise ValueError(f"the episode store {store_root} has no finished episode to export")
+        raise ValueError(f"the episode store {store.root} has no finished episode to export")
     marker = {"format": "vla_rl.export.v1", "store": store.id, "digest": store.digest(), "images": images}
     if _exported(out, marker):
         return out
@@ -82,7 +109,7 @@ def export(
         _forget(error)
         shutil.rmtree(scratch, ignore_errors=True)
         raise DiskFullError(
-            f"no room left to export to {out}: the store {store_root} keeps all {len(store)} episodes; "
+            f"no room left to export to {out}: the store {store.root} keeps all {len(store)} episodes; "
             "free some space and run the same command again"
         ) from error
     return out
@@ -124,16 +151,15 @@ def _forget(error: BaseException | None) -> None:
         error = error.__context__
 
 
-def _build(store: EpisodeStore, schema: Schema, root: Path, marker: dict[str, Any], progress: Progress | None) -> None:
+def _build(store: EpisodeSource, schema: Schema, root: Path, marker: dict[str, Any], progress: Progress | None) -> None:
     """Write the whole set under `root`, and look at it before anybody else does."""
     writer: Writer = (VideoWriter if marker["images"] == "video" else PngWriter)(schema, root)
     metas, frames = [], 0
     try:
         with candidates_writer(root) as beside:
-            for index in range(len(store)):
-                columns, meta = store.read(index, decode=writer.decoded)
+            for index, (columns, meta, drawn) in enumerate(store.episodes(decode=writer.decoded)):
                 writer.add(columns, str(meta.get("instruction") or ""))
-                beside.add(index, frames, store.candidates(index))
+                beside.add(index, frames, drawn)
                 metas.append(meta)
                 frames += len(next(iter(columns.values())))
                 if progress is not None:

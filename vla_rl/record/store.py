@@ -165,6 +165,10 @@ class EpisodeStore:
         """All episodes in order."""
         return (self.read(i) for i in range(len(self)))
 
+    def episodes(self, *, decode: bool = True) -> Iterator[tuple[Columns, dict[str, Any], Columns]]:
+        """Columns, meta and candidates of all episodes in order; arguments and errors as of `read`."""
+        return ((*self.read(i, decode=decode), self.candidates(i)) for i in range(len(self)))
+
     def damaged(self) -> dict[int, str]:
         """Index to reason for every episode that can not be read whole."""
         found = {}

@@ -1,0 +1,223 @@
+"""A recorded session becomes the data set that collect would write: rows, alignment, flags, candidates, pictures."""
+
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "record"))
+from session_messages import (
+    NAMES,
+    PERIOD,
+    SPEC,
+    START,
+    camera,
+    chunks,
+    joint_states,
+    message,
+    open_session,
+    picture_of,
+    split,
+    step,
+    vector,
+)
+
+from vla_rl.data.dataset import open_dataset
+from vla_rl.data.inspect import check
+from vla_rl.data.sessions import NoRowsError, SessionEpisodes, convert, dataset_of
+from vla_rl.data.sidecars import read_candidates
+from vla_rl.record import cdr
+from vla_rl.record.folder import SessionFolder
+from vla_rl.record.marks import Marks
+from vla_rl.record.recorder import Recorder
+from vla_rl.types import Outcome
+
+POLICY, HUMAN, RAMP, HOLD = 0, 1, 3, 4
+AUTONOMOUS, PAUSED, CORRECTING = 0, 1, 2
+TICK = 3_000_000  # control's period begins so long after the cameras' [ns]
+
+
+def joints(t):
+    return 0.001 * np.arange(len(NAMES)) + 0.01 * t
+
+
+def play(recorder, periods, outcome=Outcome.UNKNOWN, who=lambda t: (POLICY, AUTONOMOUS), late=0, clock=lambda t: 0):
+    """An episode at the pace of its stamps: frames and joints at each period's beginning, a step TICK later."""
+    recorder.take(message("instruction", cdr.STRING, cdr.string("lift it"), stamped=False))
+    recorder.mark(Marks(recording=True, ordinal=recorder.session._next))
+    waiting = []
+    for t in range(periods):
+        now = START + t * PERIOD + clock(t)
+        waiting.append((t + late, camera("front", t, now)))
+        for _, frame in [each for each in waiting if each[0] <= t]:
+            at(recorder, frame, t)
+        waiting = [each for each in waiting if each[0] > t]
+        at(recorder, joint_states(joints(t), now), t)
+        if t % 8 == 0:
+            draw(recorder, t, now)
+        source, mode = who(t)
+        proposed, executed = joints(t) + 0.1, joints(t) + (0.2 if source == HUMAN else 0.1)
+        chunk = START + (t - t % 8) * PERIOD + clock(t - t % 8)
+        data = step(now + TICK, executed, proposed, source, mode, chunk, 1)
+        at(recorder, message("control/step", cdr.JOINT_STATE, data), t)
+    recorder.mark(Marks(ordinal=0, outcome=outcome))
+
+
+def at(recorder, given, t):
+    """Give a message as if it had come in period t."""
+    recording = recorder.recording
+    received = recording._monotonic_ns + t * PERIOD + TICK
+    recorder.take(given.__class__(**{**vars(given), "received_ns": received}))
+
+
+def draw(recorder, t, now):
+    k = np.stack([np.tile(joints(t), (4, 1)) + 0.1 * i for i in range(3)])
+    seen = {"age/front": 0.0, "seed": float(1000 + t)} | {
+        f"state/{n}": v for n, v in zip(NAMES, joints(t), strict=True)
+    }
+    at(recorder, message("policy/context", cdr.JOINT_STATE, vector(seen, now)), t)
+    at(recorder, message("policy/candidates", cdr.TRAJECTORY, chunks(k, now)), t)
+    at(recorder, message("steering/chunk", cdr.TRAJECTORY, chunks(k[1:2], now, frame_id="1")), t)
+    values = vector({f"candidate_{i}": 0.5 + i for i in range(3)}, now, "1 argmax", [0.1] * 3)
+    at(recorder, message("steering/values", cdr.JOINT_STATE, values), t)
+
+
+def converted(root, **more):
+    recorder = Recorder(open_session(root))
+    play(recorder, **{"periods": 30, **more})
+    recorder.close()
+    return convert(SessionFolder(root).episodes()[-1], SPEC, ["front"])
+
+
+def test_a_row_is_what_had_been_seen_proposed_and_executed_at_that_period(tmp_path):
+    found, meta, drawn = converted(tmp_path / "s", outcome=Outcome.SUCCESS)
+    assert len(found["action"]) == 30
+    assert found["observation.state"] == pytest.approx(
+        SPEC.to_lerobot(np.stack([joints(t) for t in range(30)])), abs=1e-4
+    )
+    assert np.array_equal(found["action"], found["policy_action"])
+    for t in range(30):
+        file = np.frombuffer(found["observation.images.front"][t], np.uint8)
+        assert np.array_equal(cv2.imdecode(file, cv2.IMREAD_COLOR)[..., ::-1], picture_of(t))
+    assert found["next.done"].tolist() == found["next.success"].tolist() == [False] * 29 + [True]
+    assert not found["next.truncated"].any()
+    assert found["next.reward"].tolist() == [0.0] * 29 + [1.0]
+    assert np.array_equal(found["chunk.index"], np.arange(30) // 8)
+    assert set(found["chunk.selected"]) == {1}
+    assert found["chunk.value"] == pytest.approx(1.5)
+    assert np.array_equal(found["stamp_ns"], START + np.arange(30) * PERIOD + TICK)
+    assert (meta["instruction"], meta["outcome"], meta["termination"]) == ("lift it", "success", "operator")
+    assert drawn["row"].tolist() == [0, 8, 16, 24]
+    assert drawn["seed"].tolist() == [1000, 1008, 1016, 1024]
+    assert drawn["selected"].tolist() == [1] * 4
+    assert drawn["values"].shape == (4, 1, 3)
+    assert drawn["chunks"][1, 2] == pytest.approx(SPEC.to_lerobot(np.tile(joints(8), (4, 1)) + 0.2), abs=1e-4)
+
+
+def test_a_correction_is_flagged_from_takeover_to_hand_back_and_holds_are_no_rows(tmp_path):
+    def who(t):
+        if t < 8:
+            return POLICY, AUTONOMOUS
+        if t < 10:
+            return HOLD, PAUSED
+        if t < 12:
+            return RAMP, CORRECTING
+        return (HUMAN, CORRECTING) if t < 20 else (RAMP if t < 22 else POLICY, AUTONOMOUS)
+
+    found, meta, _ = converted(tmp_path / "s", who=who, outcome=Outcome.FAILURE)
+    kept = [t for t in range(30) if t not in (8, 9)]
+    assert found["intervention"].tolist() == [10 <= t < 20 for t in kept]
+    assert found["policy_action_valid"].all()
+    human = found["action"] != pytest.approx(found["policy_action"])
+    assert human is True or meta["held_steps"] == 2
+    assert (found["next.done"][-1], found["next.success"][-1]) == (True, False)
+
+
+def test_an_episode_that_nobody_marked_is_cut_short_and_never_a_success(tmp_path):
+    found, meta, _ = converted(tmp_path / "s")
+    assert meta["outcome"] == "unknown"
+    assert found["next.truncated"].tolist() == [False] * 29 + [True]
+    assert not found["next.done"].any()
+    assert not found["next.success"].any()
+
+
+def test_a_frame_that_arrives_late_is_the_frame_of_its_capture_all_the_same(tmp_path):
+    found, _, _ = converted(tmp_path / "s", late=2)
+    for t in range(25):
+        file = np.frombuffer(found["observation.images.front"][t], np.uint8)
+        assert np.array_equal(cv2.imdecode(file, cv2.IMREAD_COLOR)[..., ::-1], picture_of(t))
+
+
+@pytest.mark.parametrize("leap", [-3600 * 10**9, -5 * 10**9, 5 * 10**9, 3600 * 10**9])
+def test_when_the_clock_steps_rows_stay_aligned_and_time_goes_on(tmp_path, leap):
+    found, _, _ = converted(tmp_path / "s", clock=lambda t: leap if t >= 15 else 0)
+    assert len(found["action"]) == 30
+    assert (np.diff(found["stamp_ns"]) > 0).all()
+    for t in (14, 15, 16, 29):
+        file = np.frombuffer(found["observation.images.front"][t], np.uint8)
+        assert np.array_equal(cv2.imdecode(file, cv2.IMREAD_COLOR)[..., ::-1], picture_of(t))
+
+
+def test_without_a_camera_there_is_no_row_rather_than_an_invented_one(tmp_path):
+    recorder = Recorder(open_session(tmp_path / "s", ["front", "wrist"]))
+    play(recorder, 10)
+    recorder.close()
+    with pytest.raises(NoRowsError, match="every camera"):
+        convert(SessionFolder(tmp_path / "s").episodes()[0], SPEC, ["front", "wrist"])
+
+
+def test_the_data_set_is_whole_readable_by_lerobot_and_made_once(tmp_path):
+    root = tmp_path / "s"
+    recorder = Recorder(open_session(root))
+    play(recorder, 20, Outcome.SUCCESS)
+    play(recorder, 12)
+    recorder.close()
+    made = dataset_of(root)
+    assert check(made) == []
+    dataset = open_dataset(made)
+    assert [e["length"] for e in dataset.episodes] == [20, 12]
+    assert [m["outcome"] for m in dataset.metas] == ["success", "unknown"]
+    table = read_candidates(made)
+    assert table is not None
+    assert table.rows.tolist() == [0, 8, 16, 20, 28]
+    before = (made / "meta/info.json").stat().st_mtime_ns
+    assert dataset_of(root) == made
+    assert (made / "meta/info.json").stat().st_mtime_ns == before
+
+    from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+    frame = LeRobotDataset("local/s", root=made)[21]
+    assert np.array_equal((frame["observation.images.front"].permute(1, 2, 0).numpy() * 255).round(), picture_of(1))
+
+
+def test_what_is_damaged_is_left_out_by_name_and_the_rest_is_there(tmp_path):
+    root, said = tmp_path / "s", []
+    recorder = Recorder(open_session(root))
+    for _ in range(3):
+        play(recorder, 10)
+    recorder.close()
+    content = bytearray((root / "000001.mcap").read_bytes())
+    content[len(content) // 2] ^= 4
+    (root / "000001.mcap").write_bytes(content)
+    made = dataset_of(root, said.append)
+    assert len(open_dataset(made).episodes) == 2
+    assert len(said) == 1
+    assert said[0].startswith("episode 000001 is left out")
+
+
+def test_strangers_on_our_topics_are_left_out_of_rows(tmp_path):
+    recorder = Recorder(open_session(tmp_path / "s"))
+    session = recorder.session
+    recorder.mark(Marks(recording=True))
+    recorder.take(message("joint_states", cdr.JOINT_STATE, vector({"other": 1.0}, START)))
+    recorder.take(message("control/step", cdr.JOINT_STATE, vector({"x": 1.0} | split("chunk_stamp", 5), START)))
+    recorder.take(message("policy/candidates", cdr.TRAJECTORY, chunks(np.zeros((0, 1, 6)), START)))
+    recorder.take(message("human/command", cdr.JOINT_STATE, b"\x00\x01\x00\x00zzz"))
+    recorder.mark(Marks())
+    play(recorder, 9)
+    recorder.close()
+    episodes = SessionEpisodes(session.root)
+    assert len(episodes) == 2
+    assert [len(found["action"]) for found, _, _ in episodes.episodes()] == [9]

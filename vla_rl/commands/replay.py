@@ -1,0 +1,115 @@
+"""Run a recorded session again: why did it do that, and would it do it again?
+
+  vla-rl replay SESSION                        every candidate, choice and command again, held against the recorded ones
+  vla-rl replay SESSION --episode 3 --part gate
+  vla-rl replay SESSION --policy outputs/new   what another policy would have proposed, and where that differs
+  vla-rl replay SESSION --check                every byte of every episode
+  vla-rl replay SESSION --view --episode 3     open an episode in Rerun (Foxglove: open the .mcap with --layout's file)
+
+Status 1 where anything differs. What can not be compared is counted by its reason: pictures that were kept with loss, a
+critic that was late, the first half second of an episode that begins in motion.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from vla_rl import build
+from vla_rl.commands import Result
+from vla_rl.record.folder import EpisodeEntry, SessionFolder
+from vla_rl.types import RobotSpec
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of `vla-rl replay`."""
+    parser.add_argument("session", metavar="SESSION", help="folder of a session")
+    parser.add_argument("--episode", type=int, action="append", metavar="N", help="only this one (can be repeated)")
+    parser.add_argument("--part", action="append", metavar="PART", help="only policy, steering or gate (default: all)")
+    parser.add_argument("--policy", default="", metavar="CKPT", help="another policy than the recorded one")
+    parser.add_argument("--critic", default="", metavar="DIR", help="another critic than the recorded one")
+    parser.add_argument("--device", default="", help="where they compute (default: as recorded)")
+    parser.add_argument("--check", action="store_true", help="only check every byte of the session")
+    parser.add_argument("--view", action="store_true", help="open an episode in Rerun")
+    parser.add_argument(
+        "--save", default="", metavar="FILE", help="with --view: write Rerun's file instead of opening it"
+    )
+    parser.add_argument(
+        "--layout", default="", metavar="FILE", help="write a Foxglove layout for the session's cameras"
+    )
+
+
+def run(args: argparse.Namespace) -> Result:
+    """Retrace, check or show.
+
+    Raises:
+        NotASessionError: SESSION is none.
+        ValueError: no such episode, or a checkpoint that is not the recorded one.
+    """
+    session = SessionFolder(args.session)
+    if args.check:
+        return _check(session)
+    if args.layout:
+        return _layout(session, Path(args.layout))
+    chosen = _chosen(session, args.episode)
+    if args.view:
+        return _view(chosen, args.save)
+    return _retrace(session, chosen, args)
+
+
+def _check(session: SessionFolder) -> Result:
+    problems = session.problems(thorough=True)
+    for line in problems:
+        print(line)
+    print(f"{len(session.episodes())} complete episodes, {len(problems)} problems")
+    return Result({"command": "replay", "episodes": len(session.episodes()), "problems": problems}, int(bool(problems)))
+
+
+def _chosen(session: SessionFolder, numbers: list[int] | None) -> list[EpisodeEntry]:
+    episodes = {entry.number: entry for entry in session.episodes()}
+    if missing := [number for number in numbers or () if number not in episodes]:
+        have = ", ".join(map(str, episodes)) or "none"
+        raise ValueError(f"{session.root} has no complete episode {missing[0]}; there are: {have}")
+    return [episodes[number] for number in numbers or episodes]
+
+
+def _retrace(session: SessionFolder, chosen: list[EpisodeEntry], args: argparse.Namespace) -> Result:
+    from vla_rl.rollout.retrace_episode import PARTS, RetraceConfig, Retracer
+
+    config = RetraceConfig(tuple(args.part or PARTS), args.policy, args.critic, args.device)
+    spec = RobotSpec.from_dict(session.about["robot"])
+    retrace = Retracer(spec, config, build.check_policy, build.check_critic)
+    found: list[dict[str, Any]] = []
+    differs = False
+    for entry in chosen:
+        parts = retrace(entry)
+        found.append({"episode": entry.number, **{name: part.to_dict() for name, part in parts.items()}})
+        differs |= any(part.equal < part.compared for part in parts.values())
+        for name, part in parts.items():
+            skipped = "".join(f"; {count} not compared: {reason}" for reason, count in part.skipped.items())
+            print(f"{entry.number:06d} {name:<8} {part.equal} of {part.compared} the same{skipped}")
+            for line in part.differences:
+                print(f"       {line}", file=sys.stderr)
+    return Result({"command": "replay", "session": str(session.root), "episodes": found}, int(differs))
+
+
+def _layout(session: SessionFolder, path: Path) -> Result:
+    from vla_rl.record.folder import write_json
+    from vla_rl.record.layout import foxglove
+
+    spec = RobotSpec.from_dict(session.about["robot"])
+    write_json(path, foxglove([str(camera) for camera in session.about["cameras"]], spec.names))
+    print(f"{path}: in Foxglove, Layouts > Import from file, then open an episode's .mcap")
+    return Result({"command": "replay", "layout": str(path)})
+
+
+def _view(chosen: list[EpisodeEntry], save: str) -> Result:
+    from vla_rl.rollout.view import show
+
+    if len(chosen) != 1:
+        raise ValueError(f"--view shows one episode: --episode N, one of {', '.join(str(e.number) for e in chosen)}")
+    shown = show(chosen[0].path, save)
+    print(shown)
+    return Result({"command": "replay", "view": shown})
