@@ -42,6 +42,32 @@ class InverseConfig:
     tolerance: float = 2e-4
 
 
+def chain_model(spec: RobotSpec, frame: str = "gripper_frame") -> mujoco.MjModel:
+    """A robot's kinematic chain alone, as a MuJoCo model: hinges with their limits, a site at the tip, no shapes.
+
+    Args:
+        spec: the robot; its joints need their frames, and it needs a tip.
+        frame: the name that the tip gets.
+
+    Raises:
+        ValueError: a frame is missing.
+    """
+    if spec.tip is None or any(joint.frame is None for joint in spec.joints):
+        raise ValueError(f"robot '{spec.name}' has no kinematic chain: a joint's frame or the tip is missing")
+    found = mujoco.MjSpec()
+    found.compiler.degree = False
+    bodies = {"": found.worldbody}
+    for joint in spec.joints:
+        assert joint.frame is not None
+        place = {"pos": joint.frame.position, "quat": joint.frame.quaternion}
+        parent = bodies.get(joint.frame.parent, found.worldbody)
+        body = bodies[joint.link] = parent.add_body(name=joint.link, **place)
+        body.mass, body.inertia, body.explicitinertial = 1.0, [1.0, 1.0, 1.0], True
+        body.add_joint(name=joint.name, axis=joint.axis, range=[joint.low, joint.high], limited=True)
+    bodies[spec.tip.parent].add_site(name=frame, pos=spec.tip.position, quat=spec.tip.quaternion)
+    return found.compile()
+
+
 class Kinematics:
     """Where the gripper is for given joints, and which joints bring it somewhere.
 

@@ -298,12 +298,22 @@ class JointSpec:
 
 @dataclass(frozen=True)
 class CameraSpec:
-    """One camera: name, size in pixels and vertical field of view [deg] (0 where unknown)."""
+    """One camera: name, size in pixels and vertical field of view [deg] (0 where unknown).
+
+    `frame` is its optical frame (x right, y down, z ahead) in the base or in a link, None where nobody measured it.
+    """
 
     name: str
     width: int
     height: int
     fovy: float = 0.0
+    frame: FrameSpec | None = None
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> CameraSpec:
+        """Inverse of `dataclasses.asdict`; specs from before the pose have no `frame`."""
+        frame = data.get("frame")
+        return cls(**{**data, "frame": frame and FrameSpec.from_dict(frame)})
 
 
 @dataclass(frozen=True)
@@ -396,7 +406,7 @@ class RobotSpec:
         return cls(
             name=data["name"],
             joints=tuple(JointSpec.from_dict(j) for j in data["joints"]),
-            cameras=tuple(CameraSpec(**c) for c in data["cameras"]),
+            cameras=tuple(CameraSpec.from_dict(c) for c in data["cameras"]),
             rate=float(data["rate"]),
             workspace=((low[0], low[1], low[2]), (high[0], high[1], high[2])),
             tip=data.get("tip") and FrameSpec.from_dict(data["tip"]),

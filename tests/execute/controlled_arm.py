@@ -64,3 +64,12 @@ def moving(**config):
     assert arm.give(line(step=0.04)) == ""
     assert all(tick.source is Source.POLICY for tick in arm.run(5))
     return arm
+
+
+def human_drives(arm, periods, joint=1):
+    """A human moves one joint for some periods."""
+    ticks = []
+    for _ in range(periods):
+        assert arm.controller.human(arm.joints + 0.01 * np.eye(6)[joint], arm.time) == ""
+        ticks.append(arm.tick())
+    return ticks

@@ -1,7 +1,7 @@
 """Who may move the arm: a stop, a human and a hand-back, and that none of them breaks a limit."""
 
 import numpy as np
-from controlled_arm import HOME, line, moving
+from controlled_arm import HOME, human_drives, line, moving
 from execute_arms import violations
 
 from vla_rl.types import Mode, Source
@@ -36,15 +36,6 @@ def test_a_stop_outlives_deactivation():
     arm.controller.deactivate()
     arm.controller.activate()
     assert arm.tick().hold.startswith("stopped")
-
-
-def human_drives(arm, periods, joint=1):
-    """A human moves one joint for some periods."""
-    ticks = []
-    for _ in range(periods):
-        assert arm.controller.human(arm.joints + 0.01 * np.eye(6)[joint], arm.time) == ""
-        ticks.append(arm.tick())
-    return ticks
 
 
 def test_a_human_takes_over_and_a_lost_device_holds_and_never_falls_back_to_the_policy():

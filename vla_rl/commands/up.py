@@ -3,6 +3,7 @@
   vla-rl up sim                                  the tabletop in MuJoCo, driven by the shipped policy
   vla-rl up sim --task push --selector medoid --candidates 8 --logs logs
   vla-rl up sim --namespace left --param control.joining=blend --params-file my.yaml
+  vla-rl up correct --session monday             the same with an operator: console, devices, recorder
 
 Each node's lines have its name before them. Ctrl-C (or SIGTERM) holds the arm and stops everything within five seconds.
 A process that dies is started again, three times at most. `ros2 launch vla_rl sim.launch.py` starts the same nodes.
@@ -14,6 +15,7 @@ import argparse
 import signal
 import sys
 import time
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -21,7 +23,10 @@ from typing import TYPE_CHECKING
 from vla_rl.commands import Result
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from vla_rl.ros.bringup.graph import Graph
+    from vla_rl.ros.bringup.options import Option
     from vla_rl.ros.bringup.supervisor import Progress
 
 BEGAN = time.monotonic()
@@ -29,22 +34,27 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """`sim`, with a flag for every option of its graph."""
-    from vla_rl.ros.bringup.options import SIM_OPTIONS
+    """A subcommand for every graph, with a flag for every option of it."""
+    from vla_rl.ros.bringup.options import GRAPHS
 
-    kinds = parser.add_subparsers(dest="graph", required=True, metavar="sim")
-    sim = kinds.add_parser("sim", help="the tabletop in MuJoCo")
-    for option in SIM_OPTIONS:
+    kinds = parser.add_subparsers(dest="graph", required=True, metavar="|".join(GRAPHS))
+    for name, (_, options, text) in GRAPHS.items():
+        add_graph(kinds.add_parser(name, help=text), options)
+
+
+def add_graph(graph: argparse.ArgumentParser, options: Sequence[Option]) -> None:
+    """A flag for every option of a graph, and those of all graphs."""
+    for option in options:
         choices = f"; {', '.join(option.choices)}" if option.choices else ""
         default = f" (default {option.default})" if option.default else ""
-        sim.add_argument(
+        graph.add_argument(
             f"--{option.name.replace('_', '-')}", default="", metavar="VALUE", help=option.help + choices + default
         )
-    sim.add_argument("--param", action="append", default=[], metavar="NODE.NAME=VALUE", help="a parameter of a node")
-    sim.add_argument("--remap", action="append", default=[], metavar="FROM:=TO", help="rename a topic or service")
-    sim.add_argument("--duration", type=float, default=0.0, metavar="S", help="stop by itself after S seconds")
-    sim.add_argument("--start-timeout", type=float, default=120.0, metavar="S", help="the longest start (default 120)")
-    sim.add_argument("--logs", default="", metavar="DIR", help="write one log file a node there")
+    graph.add_argument("--param", action="append", default=[], metavar="NODE.NAME=VALUE", help="a parameter of a node")
+    graph.add_argument("--remap", action="append", default=[], metavar="FROM:=TO", help="rename a topic or service")
+    graph.add_argument("--duration", type=float, default=0.0, metavar="S", help="stop by itself after S seconds")
+    graph.add_argument("--start-timeout", type=float, default=120.0, metavar="S", help="longest start (default 120)")
+    graph.add_argument("--logs", default="", metavar="DIR", help="write one log file a node there")
 
 
 class Stop:
@@ -72,15 +82,32 @@ def run(args: argparse.Namespace) -> Result:
         RuntimeError: nodes of these names run already.
     """
     stop = Stop()
-    from vla_rl.ros.bringup.options import SIM_OPTIONS, sim_graph
+    from vla_rl.ros.bringup.options import GRAPHS
 
     _check_ros()
-    asked = {option.name: str(getattr(args, option.name)) for option in SIM_OPTIONS}
-    graph = sim_graph(asked, args.param, args.remap)
-    progress = _supervise(graph, args, stop)
-    stop.deafen()
+    make_graph, options, _ = GRAPHS[args.graph]
+    asked = {option.name: str(getattr(args, option.name)) for option in options}
+    with _keys(asked) as given:
+        progress = _supervise(make_graph({**asked, **given}, args.param, args.remap), args, stop)
+        stop.deafen()
     _say(progress)
-    return Result({"command": "up", **asdict(progress)}, 1 if progress.failure else 0)
+    command = "record" if args.graph == "record" else "up"
+    return Result({"command": command, **asdict(progress)}, 1 if progress.failure else 0)
+
+
+def _keys(asked: dict[str, str]) -> AbstractContextManager[dict[str, str]]:
+    """What else to ask for, so that an operator's keyboard is this terminal's."""
+    if asked.get("operator_device") != "keyboard" or asked.get("device_path"):
+        return nullcontext({})
+    return _relayed()
+
+
+@contextmanager
+def _relayed() -> Iterator[dict[str, str]]:
+    from vla_rl.ros.bringup.keys import relayed
+
+    with relayed() as path:
+        yield {"device_path": path}
 
 
 def _check_ros() -> None:

@@ -40,6 +40,11 @@ class ChunkReader:
         self._lowest, self._highest = spec.low - span, spec.high + span
         self._zero = spec.from_lerobot(np.zeros(len(span)))
 
+    @property
+    def joints(self) -> int:
+        """How many the robot has."""
+        return len(self._own.names)
+
     def targets(self, chunk: ActionChunk, origin: Array | None = None) -> Array:
         """A chunk's actions as absolute joint targets, (H, J) [rad], in the robot's order.
 

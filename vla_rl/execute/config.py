@@ -21,7 +21,9 @@ class ControlConfig:
         max_human_age_s: without a human's command for so long while correcting, hold.
         max_following_error: an arm joint this far from every command of the last quarter of a second is a reason to
             hold [rad].
-        ramp_s: how long a change between human and policy takes.
+        max_human_gap: a human who takes over farther than this from the arm is followed slowly first [rad].
+        max_align_speed: how fast, until the arm has caught up [rad/s].
+        ramp_s: how long the policy takes to get the arm back from a human.
         max_rejections: so many chunks rejected in a row latch a stop.
         simulated_time: the robot's clock does not go with ours (lock-step, or faster than real time).
     """
@@ -33,6 +35,8 @@ class ControlConfig:
     max_joint_age_s: float = 0.2
     max_human_age_s: float = 0.05
     max_following_error: float = 0.3
+    max_human_gap: float = 0.15
+    max_align_speed: float = 0.5
     ramp_s: float = 0.5
     max_rejections: int = 3
     simulated_time: bool = False

@@ -7,7 +7,7 @@ or not told, a command keeps the limits of its robot, and there is a way to stop
 
     chunk --> to radians, checked --> Player --due--+
                                                     +--> who acts (Arbiter) --> ramp --> SafetyFilter --> command
-    human --> checked ------------------------------+          |                            ^
+    human --> checked, approached ------------------+          |                            ^
     observe -> RobotClock, Measured                            +-- nobody, or a fault --> Hold
 
 Whoever acts first, or first again after a stall of its own or of the network, starts from rest where the arm is
@@ -23,9 +23,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from vla_rl.execute.actions import ChunkReader, RejectedError
-from vla_rl.execute.arbiter import Answer, Arbiter
+from vla_rl.execute.arbiter import Answer, Arbiter, Edge
 from vla_rl.execute.config import ControlConfig
 from vla_rl.execute.hold import Hold
+from vla_rl.execute.human import Human, HumanCommand
 from vla_rl.execute.limits import Limits
 from vla_rl.execute.measured import Measured
 from vla_rl.execute.player import Due, Player
@@ -54,6 +55,8 @@ class Tick:
         candidate: which candidate of the policy it was, -1 where unknown.
         clamped: the limits that changed the target.
         hold: why the arm holds, "" where it does not: a word for the counters, then details behind a colon.
+        joints_stamp_ns: of the newest measurement, robot clock, 0 before the first.
+        human_stamp_ns: of the newest command of a human that counts, -1 where none does.
     """
 
     command: Array | None
@@ -66,6 +69,8 @@ class Tick:
     candidate: int = -1
     clamped: tuple[str, ...] = ()
     hold: str = ""
+    joints_stamp_ns: int = 0
+    human_stamp_ns: int = -1
 
 
 class Controller:
@@ -98,6 +103,8 @@ class Controller:
         self.config = config
         self._clock, self._player = RobotClock(config.max_future_s, config.simulated_time), Player(config.player)
         self._ramp = Ramp(config.ramp_s)
+        pace = config.max_align_speed * self.limits.dt
+        self._human = Human(self._reader, config.max_human_age_s, config.max_human_gap, pace)
         self._measured.forget()
         self._begin()
 
@@ -108,10 +115,10 @@ class Controller:
         self._commands.clear()
         self._void(ramp=False)
 
-    def _void(self, ramp: bool) -> None:
-        """What was planned up to now counts no more; with `ramp`, whoever acts next takes over gradually."""
-        self._player.flush(self._clock.newest_ns)
-        self._human: tuple[Array, int] | None = None
+    def _void(self, ramp: bool, now_ns: int = 0) -> None:
+        """What was planned up to now counts no more; with `ramp`, the policy takes over gradually."""
+        self._player.flush(max(now_ns, self._clock.newest_ns))
+        self._human.forget()
         self._ramp.cancel()
         if ramp:
             self._ramp.prepare()
@@ -192,48 +199,70 @@ class Controller:
             self.stop(f"{self._rejections} chunks rejected in a row, the last: {message or reason}")
         return message or reason
 
-    def human(self, targets: Array, received_ns: int) -> str:
-        """Take a human's joint targets (J,) [rad]; returns "" or, where they are rejected, why."""
-        targets = np.asarray(targets, dtype=np.float64)
-        if not self._measured.valid(targets):
-            self.counters["human_rejected"] += 1
-            return f"a human's command is {len(self.limits.names)} finite joint targets, got {targets}"
-        if far := self._reader.far(targets):
-            self.counters["human_rejected"] += 1
-            return f"a human's targets of {', '.join(far)} are far outside the limits: another unit?"
-        self._human = (targets, received_ns)
-        return ""
+    def human(self, targets: Array, received_ns: int, publisher: bytes = b"", stamp_ns: int = 0) -> str:
+        """Take a human's joint targets; returns "" or, where they are rejected, why.
 
-    def take_over(self, on: bool) -> Answer:
-        """A human takes the arm, or hands it back to the policy's first chunk for an observation after that."""
-        return self._changed(self._arbiter.take_over(on), ramp=True)
+        Args:
+            targets: (J,) [rad].
+            received_ns: receipt, monotonic clock.
+            publisher: whose they are; one at a time is followed.
+            stamp_ns: as their sender stamped them, robot clock.
+        """
+        command = HumanCommand(np.array(targets, dtype=np.float64), stamp_ns, received_ns, publisher)
+        reason = self._human.take(command, driving=self.mode is Mode.CORRECTING)
+        self.counters["human_rejected"] += bool(reason)
+        return reason
 
-    def pause(self) -> Answer:
+    def take_over(self, on: bool, at_ns: int | None = None) -> Answer:
+        """A human takes the arm, or hands it back to the policy's first chunk for an observation after that.
+
+        Args:
+            on: takes it; what a device said just before counts, so that the next command is the human's.
+            at_ns: when it was asked for, monotonic [ns]; None: at the newest measurement. As below.
+        """
+        asked, human = self._last_tick_ns if at_ns is None else at_ns, self._human
+        driving, said = self.mode is Mode.CORRECTING, human.newest if on and human.fresh(asked) else None
+        answer = self._arbiter.take_over(on, self._time(at_ns), driven=driving and said is not None)
+        if answer[0]:
+            self._void(ramp=not on, now_ns=self._time(at_ns))
+            human.begin(said)
+        return answer
+
+    def pause(self, at_ns: int | None = None) -> Answer:
         """Hold until `resume`."""
-        return self._changed(self._arbiter.pause())
+        return self._changed(self._arbiter.pause(self._time(at_ns)), at_ns)
 
-    def resume(self) -> Answer:
+    def resume(self, at_ns: int | None = None) -> Answer:
         """Go on, with the policy's first chunk for an observation after that."""
-        return self._changed(self._arbiter.resume())
+        return self._changed(self._arbiter.resume(self._time(at_ns)), at_ns)
 
-    def stop(self, reason: str = "asked for") -> Answer:
+    def stop(self, reason: str = "asked for", at_ns: int | None = None) -> Answer:
         """Hold until `reset_stop`; the first reason stays."""
         if self.mode is not Mode.STOPPED:
             self.counters["stops"] += 1
             self._stopped_ns = self._clock.newest_ns
-        return self._changed(self._arbiter.stop(reason))
+        return self._changed(self._arbiter.stop(reason, self._time(at_ns)), at_ns)
 
-    def reset_stop(self) -> Answer:
+    def reset_stop(self, at_ns: int | None = None) -> Answer:
         """Clear a stop, where joints have been measured since and just now; the arm stays paused until `resume`."""
         fresh = self._clock.newest_ns != self._stopped_ns and self._fresh(self._last_tick_ns)
-        answer = self._arbiter.reset_stop(fresh)
+        answer = self._arbiter.reset_stop(fresh, self._time(at_ns))
         self._rejections = 0 if answer[0] else self._rejections
-        return self._changed(answer)
+        return self._changed(answer, at_ns)
 
-    def _changed(self, answer: Answer, ramp: bool = False) -> Answer:
+    def _changed(self, answer: Answer, at_ns: int | None) -> Answer:
         if answer[0]:
-            self._void(ramp)
+            self._void(ramp=False, now_ns=self._time(at_ns))
         return answer
+
+    def _time(self, at_ns: int | None) -> int:
+        """The robot's time at a monotonic time, its newest stamp at least [ns]."""
+        newest = self._clock.newest_ns
+        return newest if at_ns is None else max(newest, self._clock.now_ns(at_ns))
+
+    def new_edges(self) -> tuple[Edge, ...]:
+        """The changes of the mode since this was last asked."""
+        return self._arbiter.new_edges()
 
     def covers(self, monotonic_ns: int, max_age_s: float = math.inf) -> bool:
         """Whether a tick needs no chunk that it does not have, or whose observation is older than `max_age_s`."""
@@ -256,7 +285,8 @@ class Controller:
             return self._tick(self._stay(reason), due, Source.HOLD, hold=reason)
         if not self._moving:
             self._start()
-        between = self._ramp.between(self._filter.command, target, now_ns)
+        here, human = self._filter.command, source is Source.HUMAN
+        between = self._human.approach(here, target) if human else self._ramp.between(here, target, now_ns)
         source, target = (source, target) if between is None else (Source.RAMP, between)
         self._hold, filtered = None, self._filter.step(target)
         self.counters.update(f"clamped/{limit}" for limit in filtered.clamped)
@@ -265,10 +295,9 @@ class Controller:
     def _tick(
         self, command: Array | None, due: Due | None, source: Source, clamped: tuple[str, ...] = (), hold: str = ""
     ) -> Tick:
-        if due is None:
-            return Tick(command, None, source, self.mode, clamped=clamped, hold=hold)
-        said = (due.chunk_stamp_ns, due.index, due.age_s, due.candidate)
-        return Tick(command, due.action, source, self.mode, *said, clamped, hold)
+        said = (due.chunk_stamp_ns, due.index, due.age_s, due.candidate) if due else (-1, -1, 0.0, -1)
+        heard = (self._measured.stamp_ns, self._human.newest.stamp_ns if self._human.newest else -1)
+        return Tick(command, due.action if due else None, source, self.mode, *said, clamped, hold, *heard)
 
     def _notice_silence(self, monotonic_ns: int, now_ns: int) -> None:
         """After a stall of our own, and where the robot is not heard, old chunks are void and it holds by itself.
@@ -299,9 +328,8 @@ class Controller:
             self._void(ramp=False)
             return None, Source.HOLD, f"following_error: {self.limits.names[int(error.argmax())]}"
         if self.mode is Mode.CORRECTING:
-            if self._human is None or (monotonic_ns - self._human[1]) * 1e-9 > self.config.max_human_age_s:
-                return None, Source.HOLD, "human_silent"
-            return self._human[0], Source.HUMAN, ""
+            target = self._human.wanted(monotonic_ns)
+            return (None, Source.HOLD, "human_silent") if target is None else (target, Source.HUMAN, "")
         return (None, Source.HOLD, "no_chunk") if due is None else (due.action, Source.POLICY, "")
 
     def _stay(self, reason: str) -> Array | None:

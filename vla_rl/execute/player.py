@@ -132,10 +132,38 @@ class Player:
         if not playing:
             return None
         newest = playing[-1]
-        action = newest.at(now_ns) if len(playing) == 1 else JOINING[self.config.joining](self, playing, now_ns)
-        age = newest.age(now_ns)
+        action, age = self._joined(playing, now_ns), newest.age(now_ns)
         index = min(math.floor(age / newest.dt + SNAP), len(newest.targets) - 1)
         return Due(action, newest.stamp_ns, index, age, newest.candidate)
+
+    def preview(self, chunks: Array, dt: float, stamp_ns: int, from_ns: int, steps: int) -> Array:
+        """What would be executed from a stamp on, were one of K chunks the next to be accepted.
+
+        Args:
+            chunks: (K, H, J) [rad].
+            dt: time between two of their actions [s].
+            stamp_ns: of their observation.
+            from_ns: when one of them would be accepted, robot clock [ns].
+            steps: how many actions.
+
+        Returns:
+            (K, steps, J): until `from_ns` what is under way, then that joined with each; where nothing is under way,
+            the chunk itself.
+        """
+        fresh = [_Playing(chunk, dt, stamp_ns, from_ns, k) for k, chunk in enumerate(chunks)]
+        rows = [self._with_each(fresh, from_ns, stamp_ns + round(i * dt * 1e9)) for i in range(steps)]
+        return np.stack(rows, axis=1)
+
+    def _with_each(self, fresh: list[_Playing], from_ns: int, now_ns: int) -> Array:
+        """The action of a moment with each of K chunks besides, (K, J)."""
+        playing = [chunk for chunk in self._chunks if now_ns <= self._end_ns(chunk)]
+        if playing and now_ns < from_ns:
+            return np.stack([self._joined(playing, now_ns)] * len(fresh))
+        return np.stack([self._joined([*playing, chunk], now_ns) for chunk in fresh])
+
+    def _joined(self, playing: list[_Playing], now_ns: int) -> Array:
+        one = len(playing) == 1
+        return playing[0].at(now_ns) if one else JOINING[self.config.joining](self, playing, now_ns)
 
     def _end_ns(self, chunk: _Playing) -> int:
         """Until when a chunk has actions, robot clock [ns]."""

@@ -18,6 +18,7 @@ from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
 from trajectory_msgs.msg import JointTrajectory
 
+from vla_rl.execute.arbiter import Answer, Edge
 from vla_rl.execute.config import ControlConfig
 from vla_rl.execute.control import Controller, Tick
 from vla_rl.execute.loop import PeriodicLoop, realtime_priority
@@ -54,7 +55,9 @@ class ControlNodeConfig:
     max_human_age_s: float = _bound("max_human_age_s", "hold without human/command for so long [s]", 10.0)
     max_following_error: float = _bound("max_following_error", "hold where a joint lags its commands so far [rad]", 7.0)
     max_rejections: int = parameter(_DEFAULT.max_rejections, "chunks rejected in a row that latch a stop", 1, 1000)
-    ramp_s: float = _bound("ramp_s", "how long a change between human and policy takes [s]", 10.0)
+    max_human_gap: float = _bound("max_human_gap", "a human farther from the arm is followed slowly first [rad]", 7.0)
+    max_align_speed: float = _bound("max_align_speed", "how fast, until the arm has caught up [rad/s]", 10.0)
+    ramp_s: float = _bound("ramp_s", "how long the policy takes to get the arm back from a human [s]", 10.0)
     lockstep: bool = parameter(False, "one tick per joint_states instead of a clock of our own")
     lockstep_replan: int = parameter(8, "wait for a chunk younger than so many periods, 0 for never", 0, 1000)
     realtime_priority: bool = parameter(True, "ask for SCHED_FIFO where the system allows it")
@@ -79,7 +82,7 @@ class ControlNode(LifecycleNode):
         self._entities: list[Callable[[], Any]] = []
         self._mode: Mode | None = None
         self._answered: tuple[int, Tick] | None = None
-        self._loop, self._realtime, self._owed = PeriodicLoop(1.0), False, 0
+        self._loop, self._realtime, self._owed, self._edges = PeriodicLoop(1.0), False, 0, 0
 
     def accept(self, config: ControlNodeConfig) -> None:
         """Take new bounds; while active none may be loosened, and nothing else may change."""
@@ -156,21 +159,22 @@ class ControlNode(LifecycleNode):
             subscription = self.subscribe(kind, topic, callback, profile, size)
             self._entities.append(lambda s=subscription: self.destroy_subscription(s))
         controller = self._controller
-        self._service(SetBool, "take_over", lambda request: controller.take_over(request.data))
-        self._service(Trigger, "pause", lambda _: controller.pause())
-        self._service(Trigger, "resume", lambda _: controller.resume())
-        self._service(Trigger, "stop", lambda _: controller.stop())
-        self._service(Trigger, "reset_stop", lambda _: controller.reset_stop())
+        self._service(SetBool, "take_over", lambda request, now: controller.take_over(request.data, now))
+        self._service(Trigger, "pause", lambda _, now: controller.pause(now))
+        self._service(Trigger, "resume", lambda _, now: controller.resume(now))
+        self._service(Trigger, "stop", lambda _, now: controller.stop(at_ns=now))
+        self._service(Trigger, "reset_stop", lambda _, now: controller.reset_stop(now))
 
     def _publisher(self, kind: Any, topic: str, profile: Any) -> Any:
         publisher = self.create_publisher(kind, topic, profile)
         self._entities.append(lambda: self.destroy_publisher(publisher))
         return publisher
 
-    def _service(self, kind: Any, name: str, ask: Callable[[Any], tuple[bool, str]]) -> None:
+    def _service(self, kind: Any, name: str, ask: Callable[[Any, int], Answer]) -> None:
         def answer(request: Any, response: Any) -> Any:
             with self._lock:
-                response.success, response.message = ask(request)
+                response.success, response.message = ask(request, time.monotonic_ns())
+                self._tell_mode()
             self._tick_if_due()
             return response
 
@@ -205,7 +209,8 @@ class ControlNode(LifecycleNode):
     def _on_human(self, message: JointState, receipt: Receipt) -> None:
         targets = messages.joints_of(message, self._controller.spec.names)
         with self._lock:
-            reason = self._controller.human(targets, receipt.received_ns)
+            stamp = messages.stamp_ns(message.header.stamp)
+            reason = self._controller.human(targets, receipt.received_ns, receipt.publisher, stamp)
         if reason:
             raise ValueError(reason)
 
@@ -233,13 +238,13 @@ class ControlNode(LifecycleNode):
                 return
             self._publish(*self._tick(now))
 
-    def _tick(self, now: int) -> tuple[Tick, int]:
-        """A tick of now and its stamp; one that was computed before a stall is none of now."""
+    def _tick(self, now: int) -> tuple[Tick, int, tuple[Edge, ...]]:
+        """A tick of now, its stamp, and the changes of mode before it; one from before a stall is none of now."""
         with self._lock:
             tick = self._controller.tick(now)
             while self._controller.overdue(later := time.monotonic_ns()):
                 tick, now = self._controller.tick(later), later
-            return tick, self._controller.now_ns(now)
+            return tick, self._controller.now_ns(now), self._controller.new_edges()
 
     def _tick_if_due(self) -> None:
         """Lock-step: answer the newest joint_states once there is something to say, and again if asked again."""
@@ -254,19 +259,25 @@ class ControlNode(LifecycleNode):
         with self._lock:
             if replan and not self._controller.covers(now, (replan - 0.5) / self._controller.spec.rate):
                 return
-            tick = self._controller.tick(now)
+            tick, edges = self._controller.tick(now), self._controller.new_edges()
         self._owed, self._answered = 0, (stamp, tick)
         self._loop.note(0)
-        self._publish(tick, stamp)
+        self._publish(tick, stamp, edges)
 
-    def _publish(self, tick: Tick, stamp: int) -> None:
+    def _publish(self, tick: Tick, stamp: int, edges: tuple[Edge, ...] = ()) -> None:
         names = self._controller.spec.names
         if tick.command is not None:
             self._commands.publish(messages.joint_state(names, tick.command, stamp))
-        self._steps.publish(messages.step(tick, names, stamp))
-        if tick.mode is not self._mode:
-            self._mode = tick.mode
-            self._modes.publish(String(data=str(tick.mode)))
+        self._edges = edges[-1].number if edges else self._edges
+        self._steps.publish(messages.step(tick, names, stamp, edges, self._edges))
+        with self._lock:
+            self._tell_mode()
+
+    def _tell_mode(self) -> None:
+        """Publish the mode where it has changed; with the lock held, so that the last one told is the newest."""
+        if self._controller.mode is not self._mode:
+            self._mode = self._controller.mode
+            self._modes.publish(String(data=str(self._mode)))
 
     def health(self) -> Health:
         """Mode, rejections, holds, clamps, lateness."""

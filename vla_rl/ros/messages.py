@@ -15,6 +15,7 @@ from sensor_msgs.msg import Image as ImageMessage
 from std_msgs.msg import Header
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
+from vla_rl.execute.arbiter import Edge
 from vla_rl.execute.control import Tick
 from vla_rl.observe.encoded import Encoded
 from vla_rl.types import ActionChunk, ActionSpec, Array, CameraSpec, Candidates, Image, Mode
@@ -219,19 +220,36 @@ def vector_of(message: JointState) -> dict[str, float]:
     return dict(zip(message.name, message.position, strict=True))
 
 
-def step(tick: Tick, names: Sequence[str], stamp: int) -> JointState:
+def step(tick: Tick, names: Sequence[str], stamp: int, edges: Sequence[Edge] = (), count: int = 0) -> JointState:
     """One control period as a stamped vector; NaN where nothing was sent or proposed. `frame_id` says why it holds.
 
     `mode` counts AUTONOMOUS, PAUSED, CORRECTING, STOPPED from 0; `source` is `types.Source`; a stamp of -1 s: no chunk.
+
+    Args:
+        tick: what happened.
+        names: of the joints.
+        stamp: of the period, robot clock [ns].
+        edges: changes of the mode since the step before, told as `edge/<number>/mode` and `edge/<number>/age` [s].
+        count: of all changes so far, so that a reader who missed a step knows: `edges`.
     """
-    seconds, nanoseconds = divmod(tick.chunk_stamp_ns, SECOND) if tick.chunk_stamp_ns >= 0 else (-1, 0)
     values = _joints("executed", names, tick.command) | _joints("proposed", names, tick.proposed)
     values |= {
         "source": float(tick.source), "mode": float(MODES.index(tick.mode)),
-        "chunk_stamp_s": float(seconds), "chunk_stamp_ns": float(nanoseconds), "index": float(tick.index),
+        **_split("chunk_stamp", tick.chunk_stamp_ns), "index": float(tick.index),
         "age": tick.age_s, "candidate": float(tick.candidate), "clamped": float(len(tick.clamped)),
+        **_split("joints_stamp", tick.joints_stamp_ns), **_split("human_stamp", tick.human_stamp_ns),
+        "edges": float(count),
     }  # fmt: skip
+    for edge in edges:
+        values[f"edge/{edge.number}/mode"] = float(MODES.index(edge.mode))
+        values[f"edge/{edge.number}/age"] = (stamp - edge.stamp_ns) * 1e-9
     return vector(values, stamp, tick.hold or ",".join(tick.clamped))
+
+
+def _split(what: str, stamp: int) -> dict[str, float]:
+    """A stamp [ns] as two numbers that a double holds exactly; -1 s where there is none."""
+    seconds, nanoseconds = divmod(stamp, SECOND) if stamp >= 0 else (-1, 0)
+    return {f"{what}_s": float(seconds), f"{what}_ns": float(nanoseconds)}
 
 
 def _joints(what: str, names: Sequence[str], values: Array | None) -> dict[str, float]:

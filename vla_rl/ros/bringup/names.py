@@ -15,11 +15,11 @@ DOMAINS = range(233)  # the DDS standard's port numbers end at domain 232
 TOPICS = (
     "joint_states", "joint_commands", "joint_targets", "robot_description", "instruction", "clock",
     "policy/candidates", "policy/context", "steering/chunk", "steering/values", "control/step", "control/mode",
-    "human/command", "sim/status", "diagnostics",
+    "human/command", "human/twist", "leader/joint_states", "joy", "episode/status", "sim/status", "diagnostics",
 )  # fmt: skip
 SERVICES = (
     "control/take_over", "control/pause", "control/resume", "control/stop", "control/reset_stop", "sim/reset",
-    "sim/pause", "sim/step",
+    "sim/pause", "sim/step", "episode/start", "episode/success", "episode/failure", "episode/end", "episode/discard",
 )  # fmt: skip
 _CAMERA = re.compile(r"camera/\w+/(image_raw|compressed|camera_info)")
 _NAME = re.compile(r"/?[A-Za-z_]\w*(/[A-Za-z_]\w*)*")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from vla_rl import build
 from vla_rl.execute.player import JOINING
+from vla_rl.hil.devices import DEVICES
 from vla_rl.ros.bringup import names
 from vla_rl.ros.bringup.graph import Graph, NodeSpec, ProcessSpec, Value
 from vla_rl.steer.selectors import SELECTORS
@@ -76,13 +77,23 @@ def _checkpoint(text: str) -> str:
     return str(Path(text).resolve()) if Path(text).is_dir() else text
 
 
+def _folder(text: str) -> str:
+    return str(Path(text).resolve())
+
+
+def _file(text: str) -> str:
+    if not Path(text).is_file():
+        raise ValueError("there is no such file")
+    return str(Path(text).resolve())
+
+
 def _critic(name: str) -> Parameters:
     """The critic, and the policy's features that it reads."""
     if not name:
-        return {"steering.critic": ""}
+        return {"steering.critic": "", "policy.critic": ""}
     config = json.loads((Path(build.check_critic(name)) / "critic.json").read_text()).get("config", {})
     layer: Parameters = {"policy.layer": str(config["layer"])} if config.get("encoder") == "policy" else {}
-    return {"steering.critic": name, **layer}
+    return {"steering.critic": name, "policy.critic": name, **layer}
 
 
 def _to(*targets: str) -> Callable[[Any], Parameters]:
@@ -103,6 +114,11 @@ def _pace(time: str) -> Parameters:
     }
 
 
+def _transport(*nodes: str) -> Callable[[Any], Parameters]:
+    """Which pictures these nodes read."""
+    return lambda on: dict.fromkeys([f"{node}.image_transport" for node in nodes], "compressed" if on else "raw")
+
+
 SIM_OPTIONS = (
     Option("task", "the scene: lift, place, push, stack, button or drawer", "lift", _to("robot.task")),
     Option("seed", "of the first scene and of everything drawn", "0", _to("robot.seed", "steering.seed"), _whole),
@@ -114,8 +130,16 @@ SIM_OPTIONS = (
     Option("candidates", "chunks drawn for each observation", "1", _to("policy.candidates"), _whole),
     Option("selector", "which candidate is executed", "first", _to("steering.selector"), choices=tuple(SELECTORS)),
     Option("critic", "a shipped critic or a folder, which the selector follows", "", _critic, _checkpoint),
-    Option("trust_critic", "follow it even though its report failed", "false", _to("steering.trust_critic"), _flag),
-    Option("joining", "how chunks follow one another", "temporal", _to("control.joining"), choices=tuple(JOINING)),
+    Option(
+        "trust_critic", "follow it even though its report failed", "false",
+        _to("steering.trust_critic", "policy.trust_critic"), _flag,
+    ),
+    Option("guide", "the critic acts while chunks are drawn: fk or gradient", "", _to("policy.guide")),
+    Option(
+        "joining", "how chunks follow one another", "temporal", _to("control.joining", "steering.joining"),
+        choices=tuple(JOINING),
+    ),
+    Option("foresee", "value what control will execute: true or false", "false", _to("steering.foresee"), _flag),
     Option("randomisation", "of scenes: none, train, positions or looks", "train", _to("robot.randomisation")),
     Option("phrasings", "words of the instruction: train or unseen", "train", _to("robot.phrasings")),
     Option("cameras", "names with commas between", "front,wrist", _to("robot.cameras", "policy.cameras"), _list),
@@ -125,7 +149,7 @@ SIM_OPTIONS = (
     ),
     Option(
         "compressed", "JPEG instead of raw pictures: true or false", "false",
-        lambda on: {"robot.compressed": on, "policy.image_transport": "compressed" if on else "raw"}, _flag,
+        lambda on: {"robot.compressed": on, **_transport("policy", "steering")(on)}, _flag,
     ),
     Option("time", "the simulation's pace", "real", _pace, choices=TIMES),
     Option("apart", "policy and steering in a process each: true or false", "false", kind=_flag),
@@ -157,6 +181,63 @@ _SIM_NODES = {
     "steering": NodeSpec("steering", after=("control",)),
     "policy": NodeSpec("policy", after=("steering",)),
 }
+_OPERATOR_NODES = {
+    "recorder": NodeSpec("recorder", after=("control",)),
+    "hil": NodeSpec("hil", after=("control",)),
+}
+
+
+def _also(given: Option, parameters: Callable[[Any], Parameters]) -> Option:
+    """An option that sets further parameters."""
+    return replace(given, parameters=lambda value: {**given.parameters(value), **parameters(value)})
+
+
+_FOR_OPERATORS: dict[str, Callable[[Any], Parameters]] = {
+    "cameras": _to("hil.cameras", "recorder.cameras"),
+    "compressed": _transport("hil", "recorder"),
+}
+CORRECT_OPTIONS = (
+    Option("session", "its folder, made where it does not exist", "session", _to("recorder.session"), _folder),
+    Option("record", "record it: true or false", "true", kind=_flag),
+    Option("operator_device", "what the operator drives with", "page", _to("hil.device"), choices=DEVICES),
+    Option("device_path", "the device's file, where it has one", "", _to("hil.device_path")),
+    Option("ask_for_help", "file of `vla-rl calibrate`: when to call the operator", "", _to("hil.ask_for_help"), _file),
+    Option("console", "serve the operator's page: true or false", "true", _to("hil.console"), _flag),
+    Option("host", "address of the page; any but loopback needs a token", "127.0.0.1", _to("hil.host")),
+    Option("port", "port of the page, 0: any that is free", "8080", _to("hil.port"), _whole),
+    Option("token", "what a browser must know where the address is not loopback", "", _to("hil.token")),
+    *(_also(o, _FOR_OPERATORS[o.name]) if o.name in _FOR_OPERATORS else o for o in SIM_OPTIONS),
+)  # fmt: skip
+
+
+def correct_graph(
+    asked: Mapping[str, str] | None = None, parameters: Iterable[str] = (), remappings: Iterable[str] = ()
+) -> Graph:
+    """The simulated robot with an operator: devices, console and recorder besides; arguments as `sim_graph`."""
+    return _graph(CORRECT_OPTIONS, {**_SIM_NODES, **_OPERATOR_NODES}, asked or {}, parameters, remappings)
+
+
+RECORD_OPTIONS = (
+    Option("session", "its folder, made where it does not exist", "session", _to("recorder.session"), _folder),
+    Option("cameras", "names with commas between", "front,wrist", _to("recorder.cameras"), _list),
+    Option("compressed", "cameras send JPEG: true or false", "false", _FOR_OPERATORS["compressed"], _flag),
+    Option("always", "one episode from start to end, without an operator", "false", _to("recorder.always"), _flag),
+    *(o for o in SIM_OPTIONS if o.name in ("namespace", "params_file", "dds_profile")),
+)
+
+
+def record_graph(
+    asked: Mapping[str, str] | None = None, parameters: Iterable[str] = (), remappings: Iterable[str] = ()
+) -> Graph:
+    """A recorder alone, beside a graph that runs already; arguments as `sim_graph`."""
+    return _graph(RECORD_OPTIONS, {"recorder": NodeSpec("recorder")}, asked or {}, parameters, remappings)
+
+
+GRAPHS = {
+    "sim": (sim_graph, SIM_OPTIONS, "the tabletop in MuJoCo"),
+    "correct": (correct_graph, CORRECT_OPTIONS, "the same with an operator: console, devices and recorder"),
+    "record": (record_graph, RECORD_OPTIONS, "a recorder beside a graph that runs already"),
+}
 
 
 def _graph(
@@ -172,12 +253,14 @@ def _graph(
     given = {name: known[name].read(text) for name, text in asked.items() if text != ""}
     defaults = {name: o.read(o.default) if o.default else "" for name, o in known.items()}
     values = {**defaults, **given}
+    if not values.get("record", True):
+        nodes = {name: spec for name, spec in nodes.items() if name != "recorder"}
     rules = names.parse_parameters(parameters, nodes)
     layers = [_by_node(known, defaults), names.read_params_file(values["params_file"], nodes, values["namespace"])]
     layers += [_by_node(known, given), rules]
     filled = {n: _with_parameters(spec, [layer.get(n, {}) for layer in layers]) for n, spec in nodes.items()}
     return Graph(
-        _processes(filled, values["apart"]),
+        _processes(filled, values.get("apart", False)),
         names.check_namespace(values["namespace"]),
         names.check_remappings(remappings),
         _environment(values["dds_profile"]),
@@ -202,19 +285,16 @@ def _with_parameters(spec: NodeSpec, layers: Iterable[Mapping[str, Value]]) -> N
 
 
 def _processes(nodes: Mapping[str, NodeSpec], apart: bool) -> tuple[ProcessSpec, ...]:
-    """Control and robot each alone; policy and steering together, so that features need not travel, or apart."""
+    """Each node alone, but policy and steering together, so that features need not travel, unless `apart`."""
     thinking = (
-        (
-            ProcessSpec("policy", "policy_node", (nodes["policy"],)),
-            ProcessSpec("steering", "steering_node", (nodes["steering"],)),
-        )
+        [("policy", "policy_node", ["policy"]), ("steering", "steering_node", ["steering"])]
         if apart
-        else (ProcessSpec("policy_steering", "policy_steering", (nodes["policy"], nodes["steering"])),)
+        else [("policy_steering", "policy_steering", ["policy", "steering"])]
     )
-    return (
-        ProcessSpec("robot", "robot_node", (nodes["robot"],)),
-        *thinking,
-        ProcessSpec("control", "control_node", (nodes["control"],)),
+    alone = [(name, f"{name}_node", [name]) for name in ("robot", "hil", "recorder", "control")]
+    rows = [alone[0], *thinking, *alone[1:]]
+    return tuple(
+        ProcessSpec(name, run, tuple(nodes[n] for n in inside)) for name, run, inside in rows if inside[0] in nodes
     )
 
 
