@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import gymnasium
@@ -233,17 +234,18 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], Float32]):
             "labels": labels,
         }
 
-    def expert(self, clumsy: bool = False, seed: int = 0) -> Expert:
+    def expert(self, clumsy: bool = False, seed: int = 0, pace: float = 1.0) -> Expert:
         """A scripted expert for the episode under way; it acts on the state as it is when asked.
 
         Args:
             clumsy: of mixed quality: misses, hesitates, visits the wrong thing.
             seed: of its variation in speed and approach.
+            pace: multiple of its speed.
         """
         from vla_rl.sim.expert import Expert, Style
 
         style = Style.clumsy(seed) if clumsy else Style.careful(seed)
-        return Expert(self.world, self._kinematics, self._task, style)
+        return Expert(self.world, self._kinematics, self._task, replace(style, speed=style.speed * pace))
 
     def save_state(self) -> NDArray[np.uint8]:
         """The whole episode as bytes, (N,) uint8: the engine's state and everything that is latched."""

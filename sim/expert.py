@@ -46,6 +46,7 @@ class Phase:
         goal: where to go, asked at every step.
         done: when to go on to the next phase; None: once the goal is reached within `tolerance`.
         lost: when to begin again.
+        ready: whether an expert who comes late may begin here: what leads up to it is done already.
         perturb: whether noise may be added to the commands without breaking what is under way.
         tolerance: distance that counts as reached [m].
     """
@@ -54,6 +55,7 @@ class Phase:
     goal: Callable[[], Goal]
     done: Callable[[], bool] | None = None
     lost: Callable[[], bool] = never
+    ready: Callable[[], bool] = never
     perturb: bool = True
     tolerance: float = 0.005
 
@@ -112,7 +114,9 @@ class Expert:
         self._rng = np.random.default_rng(style.seed)
         prelude = self._detour(task)
         self._phases, self._first = [*prelude, *task.phases(self)], len(prelude)
-        self._index = self.age = self._pause = 0
+        begun = [i for i, phase in enumerate(self._phases) if phase.ready()]
+        self._index = begun[-1] if begun else 0
+        self.age = self._pause = 0
         self._bias = self._draw_bias()
         self._last = world.targets
 
@@ -236,7 +240,7 @@ class Expert:
                 "close", lambda: self.stay(CLOSED), lambda: self.age > 3 and world.holds(body), perturb=False,
                 lost=lambda: self.age > 25,
             ),
-            Phase("lift", lifted, lost=lambda: self.slipped(body), perturb=False),
+            Phase("lift", lifted, lost=lambda: self.slipped(body), ready=lambda: world.holds(body), perturb=False),
         ]  # fmt: skip
 
     def put(self, body: str, point: Callable[[], Array], drop: float, hover: float = 0.045) -> list[Phase]:

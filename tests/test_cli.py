@@ -112,7 +112,7 @@ BAD = {
     "unknown env id": (
         ("collect", "--out", OUT, "--env", "gymnasium:toy_env:toy/Rach-v0", "--policy", "random", "--workers", "0"),
         1,
-        "no 'toy/Rach-v0'; there are: toy/Discrete-v0, toy/Endless-v0, toy/Reach-v0",
+        "no 'toy/Rach-v0'; there are: toy/Discrete-v0, toy/Drawn-v0, toy/Endless-v0, toy/Reach-v0, toy/Savable-v0",
     ),
     "env kwargs not JSON": (("collect", "--out", OUT, *TOY, "--env-kwargs", "{a}"), 1, "--env-kwargs is not JSON"),
     "env kwargs unknown": (

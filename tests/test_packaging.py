@@ -100,6 +100,7 @@ def test_a_wheel_carries_the_same_and_puts_every_executable_on_the_path(tmp_path
         scripts = wheel.read(next(f for f in files if f.endswith("entry_points.txt"))).decode()
     wanted = ["sim/world.py", "hardware/arms/so101.yaml", "policy/checkpoints/tabletop/model.safetensors"]
     wanted += ["ros/control_node.py", "rollout/report.html"]
+    wanted += [f"hil/console/page/{name}" for name in ("index.html", "console.css", "main.js", "icon.svg")]
     assert files >= {f"vla_rl/{name}" for name in wanted}
     assert all(f"{name} = vla_rl." in scripts for name in EXECUTABLES)
     assert any(f.endswith("share/vla_rl/launch/sim.launch.py") for f in files)

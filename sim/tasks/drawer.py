@@ -154,6 +154,6 @@ class Drawer(Task):
             Phase("above", lambda: straddle(expert.style.height), tolerance=0.012),
             Phase("descend", straddle, lost=lambda: expert.age > 60, perturb=False),
             Phase("close", lambda: expert.stay(CLOSED), lambda: expert.world.holds(self.drawer), lost, perturb=False),
-            Phase("pull", pull, lambda: self.satisfied, lost, perturb=False),
+            Phase("pull", pull, lambda: self.satisfied, lost, lambda: expert.world.holds(self.drawer), perturb=False),
             Phase("stay", lambda: expert.stay(CLOSED), lost=lambda: expert.age > 30, perturb=False),
         ]

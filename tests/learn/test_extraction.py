@@ -92,7 +92,7 @@ def critic(monkeypatch):
     """What `judge` finds, in place of reading checkpoints and encoding frames."""
 
     def use(*sets):
-        monkeypatch.setattr(extraction, "judge", lambda config, device, candidates: judged(*sets))
+        monkeypatch.setattr(extraction, "judge", lambda config, device, candidates, baseline: judged(*sets))
 
     return use
 
@@ -102,6 +102,22 @@ def test_best_of_n_imitates_the_argmax_only_where_it_clears_the_threshold():
     best, chosen = best_candidates(advantage, 0.05)
     assert best.tolist() == [1, 2, 2]
     assert chosen.tolist() == [True, False, False]
+
+
+def test_where_chunks_were_ranked_the_policys_own_are_the_baseline_and_not_a_state_value():
+    source = cache()
+    drawn = trajectories(source)
+    offered, rows = drawn.candidates[:, :, 0, 0], np.flatnonzero(drawn.slot >= 0)
+    plain, ranked = judged(drawn), judged(drawn)
+    ranked.folder.card["training"] = {"rank": 1.0}
+    found, advantage = ranked.of_candidates()
+    np.testing.assert_allclose(advantage, (offered - offered.mean(1, keepdims=True))[drawn.slot[found]], atol=1e-6)
+    found, advantage = ranked.of_data()
+    assert set(found) <= set(rows)
+    wanted = source.columns["action"][found, 0] - offered.mean(1)[drawn.slot[found]]
+    np.testing.assert_allclose(advantage, wanted, atol=1e-6)
+    found, advantage = plain.of_data()
+    np.testing.assert_allclose(advantage, source.columns["action"][found, 0], atol=1e-6)
 
 
 def test_advantage_weights_are_exponential_up_to_their_cap():

@@ -5,6 +5,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+import toy_env
 from lerobot.configs import FeatureType, PolicyFeature
 from safetensors.torch import load_file, save_file
 
@@ -105,6 +106,20 @@ def test_a_sampler_that_draws_noise_at_every_step_is_reproducible_too(tmp_path):
 def test_every_episode_has_sampling_noise_of_its_own(checkpoint):
     first, second = actions(run(checkpoint, count=2))
     assert not np.array_equal(first[0], second[0])
+
+
+@pytest.mark.parametrize(("frames", "seen"), [(1, [0, 4, 8, 12]), (2, [0, 3, 4, 7, 8, 11, 12])])
+def test_only_pictures_that_the_policy_will_see_are_drawn_and_the_episode_is_the_same(tmp_path, frames, seen):
+    checkpoint = save_policy(tmp_path, n_obs_steps=frames)
+    drawn = dataclasses.replace(ENV, env="gymnasium:toy_env:toy/Drawn-v0")
+    make = partial(build.make_player, drawn, build.PolicyConfig(checkpoint, plan=Plan(), device="cpu"), threads=1)
+    metas = {}
+    for film, pictures in ((False, seen), (True, list(range(13)))):
+        toy_env.Drawn.pictures.clear()
+        (rollout,) = play([Job(0, "toy/Drawn-v0", 0, film=film)], make, 0)
+        metas[film] = rollout.meta
+        assert toy_env.Drawn.pictures == pictures
+    assert metas[False] == metas[True]
 
 
 def test_chunks_are_executed_open_loop_for_the_set_number_of_steps(checkpoint):

@@ -130,3 +130,45 @@ def test_a_rule_that_needs_a_critic_says_so():
         build.plan("folder", candidates=4, selector="argmax", critic="nobody")
     with pytest.raises(ValueError, match="'expert' has no chunks"):
         build.plan("expert", critic="nobody")
+
+
+def test_with_joined_chunks_the_critic_values_what_is_executed(checkpoint, critic):
+    from vla_rl.steer.critic import LoadedCritic
+
+    rollout = run(checkpoint, 1, critic=critic, selector="argmax", ensemble="temporal", steps_per_chunk=4)[0]
+    columns, rows = rollout.columns, rollout.candidates["row"]
+    proposed = np.stack([columns["policy_action"][row : row + 4] for row in rows])
+    assert not np.allclose(proposed[1], rollout.candidates["chunks"][1, rollout.candidates["selected"][1], :4])
+    drawn, plan = LoadedCritic.load(critic), build.plan(checkpoint, candidates=4)
+    actor = build.make_player(ENV, build.PolicyConfig(checkpoint, plan=plan, device="cpu"), threads=1).actor
+    from vla_rl.rollout.draw import Question
+    from vla_rl.rollout.world import Frame
+
+    seen = [
+        Frame({k: v[row] for k, v in columns.items() if k.startswith("obs")}, rollout.meta["instruction"])
+        for row in rows
+    ]
+    features = np.stack([actor.drawer.draw([Question((frame,), 4, 0)])[0].features for frame in seen])
+    states = columns["observation.state"][rows]
+    said = drawn.score(features, states, proposed[:, None])[:, :, 0].mean(0)
+    np.testing.assert_allclose(said, columns["chunk.value"][rows], atol=1e-5)
+
+
+@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize("guide", ["fk", "gradient"])
+def test_a_critic_can_act_while_chunks_are_drawn(checkpoint, tmp_path, guide, own):
+    critic = save_toy_critic(tmp_path, checkpoint, own=own)
+    options = {"critic": critic, "candidates": 32}
+    plain = run(checkpoint, 1, **options)[0].candidates["values"]
+    options |= {"guide": guide, "guide_temperature": 1e-3}
+    guided = run(checkpoint, 1, **options)[0]
+    assert guided.candidates["values"][0].mean() > plain[0].mean(), (
+        "of the first decision, made of the same observation"
+    )
+    np.testing.assert_array_equal(executed([guided])[0], executed(run(checkpoint, 1, slots=3, **options))[0])
+
+
+def test_guidance_without_a_critic_or_over_perturbed_draws_is_refused(checkpoint, critic):
+    for options in ({"guide": "fk"}, {"guide": "fk", "critic": critic, "draws": 2}):
+        with pytest.raises(ValueError, match="--guide needs a --critic, and goes without --draws"):
+            build.plan(checkpoint, candidates=4, **options)

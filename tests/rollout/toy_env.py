@@ -91,6 +91,23 @@ class Endless(Reach):
         return observation, reward, False, False, info
 
 
+class Drawn(Reach):
+    """Counts the pictures it draws, and draws none while it has no camera, as our own tasks do."""
+
+    pictures: ClassVar = []
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.cameras = ("top",)
+
+    def _observe(self):
+        observation = super()._observe()
+        if not self.cameras:
+            return {"agent_pos": observation["agent_pos"]}
+        self.pictures.append(self.steps)
+        return observation
+
+
 class Discrete(Reach):
     """Actions that are not vectors."""
 
@@ -102,4 +119,5 @@ class Discrete(Reach):
 gymnasium.register("toy/Reach-v0", Reach)
 gymnasium.register("toy/Savable-v0", Savable)
 gymnasium.register("toy/Endless-v0", Endless)
+gymnasium.register("toy/Drawn-v0", Drawn)
 gymnasium.register("toy/Discrete-v0", Discrete)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from policy_body import SPEC, Ear, stamp
-from sensor_msgs.msg import JointState
+from sensor_msgs.msg import Image, JointState
 from trajectory_msgs.msg import JointTrajectory
 
 from vla_rl.ros import messages, qos
@@ -28,14 +29,15 @@ def folder(tmp_path_factory):
     return save(tmp_path_factory.mktemp("critic"))
 
 
-def save(folder, ensemble=2):
+def save(folder, ensemble=2, eyes=None):
     torch.manual_seed(0)
-    config = CriticConfig(FEATURES, 6, 6, 4, 0.0, 1.0, ensemble=ensemble, width=32)
+    features, whose = (128, "own") if eyes else (FEATURES, "policy")
+    config = CriticConfig(features, 6, 6, 4, 0.0, 1.0, ensemble=ensemble, width=32, encoder=whose)
     critic, random = ChunkCritic(config), np.random.default_rng(0)
-    shapes = [(200, FEATURES), (200, 6), (200, 4, 6)]
+    shapes = [(200, features), (200, 6), (200, 4, 6)]
     critic.set_stats(critic_stats(*(random.normal(size=shape) for shape in shapes), None, ()))
     card = {"policy_type": "vla_rl", "policy_fingerprint": "", "names": list(SPEC.lerobot_action_spec.names)}
-    save_critic(folder, critic, None, card | {"data": [], "algorithm": "none", "steps": 0})
+    save_critic(folder, critic, None, card | {"data": [], "algorithm": "none", "steps": 0}, eyes)
     return folder
 
 
@@ -105,6 +107,48 @@ def test_a_set_without_its_context_is_answered_with_the_first_and_the_reason_is_
     assert chunk.header.frame_id == "0"
     assert "no finite value" in said.header.frame_id
     peer.until(lambda: "the candidates come without the observation's state" in ear.summary)
+
+
+@pytest.fixture(scope="module")
+def eyes(tmp_path_factory):
+    """A tiny policy as the encoder of a critic."""
+    from vla_rl.bench.policy import default_policy
+
+    folder = tmp_path_factory.mktemp("eyes")
+    default_policy()[0].save_pretrained(folder)
+    return folder
+
+
+def test_apart_a_critic_looks_for_itself_at_the_pictures_that_the_policy_saw(start, peer, tmp_path, eyes):
+    critic = save(tmp_path, eyes=eyes)
+    rule = {"selector": "argmax", "critic": str(critic)}
+    process = start("steering_node", **rule, max_age_s=30.0, deadline_s=10.0, __ns="/own")
+    assert peer.change("/own/steering", "configure"), process.errors
+    assert peer.change("/own/steering", "activate"), process.errors
+    robot = RobotCritic(LoadedCritic.load(critic), SPEC)
+    out = {camera: peer.publisher(Image, f"/own/camera/{camera}/image_raw", qos.OFFER) for camera in robot.cameras}
+    out["context"] = peer.publisher(JointState, "/own/policy/context", qos.OFFER)
+    out["candidates"] = peer.publisher(JointTrajectory, "/own/policy/candidates", qos.OFFER)
+    values, asked = peer.hear(JointState, "/own/steering/values"), {}
+
+    def publish():
+        found, random = candidates(seed=len(asked)), np.random.default_rng(len(asked))
+        images = {camera: random.integers(0, 256, (96, 96, 3), np.uint8) for camera in robot.cameras}
+        ages = {camera: 0.01 * number for number, camera in enumerate(images)}
+        for camera, picture in images.items():
+            out[camera].publish(messages.image(picture, found.stamp_ns - round(ages[camera] * 1e9), camera))
+        time.sleep(0.1)
+        out["context"].publish(context(found, ages))
+        time.sleep(0.05)
+        out["candidates"].publish(messages.candidates(found))
+        asked[found.stamp_ns] = replace(found, observation=replace(found.observation, images=images, ages=ages))
+
+    peer.every(0.5, publish, lambda: any(np.isfinite(v.position).all() for v in values))
+    said = next(v for v in values if np.isfinite(v.position).all())
+    found = asked[stamp(said)]
+    np.testing.assert_allclose(said.position, robot.values(robot.prepare(found)[0], found.chunks).mean(0), atol=1e-5)
+    for publisher in out.values():
+        peer.node.destroy_publisher(publisher)
 
 
 def test_what_it_may_not_or_cannot_follow_is_refused_in_one_line(start, peer, tmp_path):

@@ -20,7 +20,7 @@ _VERSIONS = ("mujoco", "torch", "lerobot", "gymnasium", "numpy")
 Result = dict[str, Any]
 
 
-LONG = ("uplift",)  # hours: only when named
+LONG = ("uplift", "improve")  # hours: only when named
 
 
 def names() -> list[str]:

@@ -28,6 +28,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", default="docs/benchmarks", metavar="DIR", help="where `all` writes (default docs/benchmarks)"
     )
+    parser.add_argument("--policy", metavar="CKPT", help="ask_for_help: whose episodes (default tabletop)")
+    parser.add_argument("--seconds", type=float, help="record: how long (default 600)")
+    parser.add_argument("--kills", type=int, help="crash: how often the recorder is killed (default 200)")
+    parser.add_argument("--fills", type=int, help="crash: how often the disk is filled (default 50)")
     uplift = parser.add_argument_group("uplift")
     uplift.add_argument("--episodes", type=int, help="scenes a task and arm (default 200)")
     uplift.add_argument("--setup", metavar="FILE", help="policies, critics and rule (default: what is shipped)")
@@ -38,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     uplift.add_argument("--full", action="store_true", default=None, help="train everything anew first, in --work")
 
 
-_OPTIONS = ("episodes", "setup", "work", "only", "workers", "seed_base", "full")
+_OPTIONS = ("seconds", "kills", "fills", "policy", "episodes", "setup", "work", "only", "workers", "seed_base", "full")
 
 
 def run(args: argparse.Namespace) -> Result:

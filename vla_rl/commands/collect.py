@@ -3,18 +3,22 @@ r"""Play episodes and write a LeRobotDataset v3.
   vla-rl collect --task lift --episodes 100 --out data/lift
   vla-rl collect --task all --policy clumsy --episodes 60 --out data/mixed
   vla-rl collect --task all --policy CHECKPOINT --candidates 8 --selector random --episodes 600 --out data/rollouts
+  vla-rl collect --task all --policy CHECKPOINT --operator patience=1 --episodes 360 --out data/corrected
   vla-rl collect --env gymnasium:gym_pusht:gym_pusht/PushT-v0 --env-kwargs '{"obs_type": "pixels_agent_pos"}' \
       --policy random --episodes 10 --out data/pusht
 
 OUT/episodes keeps every finished episode as it was; OUT/dataset is the LeRobotDataset made from it. The same command
 goes on where an interrupted one stopped, and ends with the very same data. Failures are kept unless --only-success.
 Of a learned policy all chunks are kept that were drawn, the rejected ones too, in OUT/dataset/meta/candidates.parquet.
+With --operator a scripted operator watches the task's progress, takes over where it stalls, corrects and hands back:
+`intervention` says who drove, `policy_action` what the policy would have done meanwhile.
 Scenes are seeded from --seed (0) upwards; `vla-rl eval` starts at 1,000,000, so training never sees a test scene.
 """
 
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +26,7 @@ from typing import Any
 from vla_rl import build
 from vla_rl.commands import Result, steering, where
 from vla_rl.commands.progress import Bar
+from vla_rl.hil.scripted import OperatorConfig
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,6 +42,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--steps-per-chunk", type=int, default=0, help="actions executed of a chunk (default: the policy's)"
     )
     steering.add_arguments(parser)
+    parser.add_argument(
+        "--operator", nargs="*", metavar="NAME=VALUE",
+        help=f"a scripted operator corrects the policy: {', '.join(f.name for f in fields(OperatorConfig))}",
+    )  # fmt: skip
     parser.add_argument(
         "--variants-per-scene", type=int, default=2, help="episodes a scene, each names another object (2)"
     )
@@ -59,13 +68,16 @@ def run(args: argparse.Namespace) -> Result:
         variants_per_scene=1 if args.env else args.variants_per_scene,
         only_success=args.only_success,
     )
+    operator = None if args.operator is None else OperatorConfig.parse(args.operator)
     noise = args.noise if policy in ("expert", "clumsy") else 0.0
     plan = build.plan(policy, args.steps_per_chunk, **steering.options(args))
     request: dict[str, Any] = {"env": env.to_dict(), "policy": policy, "noise": noise}
     if plan is not None:
         steered = {**steering.request(args), "steps_per_chunk": args.steps_per_chunk}
         request |= {"policy_weights": build.fingerprint(policy), "steering": steered}
-    config_of_policy = build.PolicyConfig(policy, noise, plan)
+    if operator is not None:
+        request["operator"] = asdict(operator)
+    config_of_policy = build.PolicyConfig(policy, noise, plan, operator=operator)
     player = partial(build.make_player, build.fit_env(env, policy), config_of_policy, threads=1)
     out = Path(args.out)
     with Bar("collect", args.episodes) as bar:
@@ -83,4 +95,6 @@ def run(args: argparse.Namespace) -> Result:
 
     dataset = export(out / STORE, out / DATASET, images=args.images)
     print(f"{counts['episodes']} episodes, {counts['successes']} successes, {counts['frames']} frames in {dataset}")
+    if operator is not None:
+        print(f"{counts['takeovers']} takeovers, the operator drove {counts['human_share']:.0%} of the time")
     return Result({"command": "collect", "out": str(out), "dataset": str(dataset), **counts})

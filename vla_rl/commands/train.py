@@ -7,9 +7,10 @@
   vla-rl train classifier --data data/rollouts --out outputs/classifier --steps 1000
 
 bc is behaviour cloning with a diffusion action head; value is a chunk critic by offline RL, which ranks the policy's
-candidates; awr (with filtered and 10% BC), best_of_n and recap make a better policy of rollouts and a critic. OUT holds
-checkpoints, each a LeRobot policy folder (or a critic folder), and logs for TensorBoard. Ctrl-C saves and says how to
-go on.
+candidates; awr (with filtered and 10% BC), best_of_n and recap make a better policy of rollouts and a critic;
+hg_dagger, preference and best_chunk make one of sessions with corrections (`vla-rl improve` does all that it takes in
+one go). OUT holds checkpoints, each a LeRobot policy folder (or a critic folder), and logs for TensorBoard. Ctrl-C
+saves and says how to go on.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from vla_rl import build
 from vla_rl.commands import Result
 from vla_rl.learn.classifier_config import ClassifierConfig
 from vla_rl.learn.config import BCConfig
+from vla_rl.learn.correction_config import BestChunkConfig, HGDaggerConfig, PreferenceConfig
 from vla_rl.learn.critic_config import CriticRunConfig
 from vla_rl.learn.extraction_config import AWRConfig, BestOfNConfig, RecapConfig
 
@@ -39,6 +41,9 @@ ALGORITHMS = {
     "awr": AWRConfig,
     "best_of_n": BestOfNConfig,
     "recap": RecapConfig,
+    "hg_dagger": HGDaggerConfig,
+    "preference": PreferenceConfig,
+    "best_chunk": BestChunkConfig,
 }
 _REQUIRED = {
     "bc": ("data", "out"),
@@ -47,6 +52,9 @@ _REQUIRED = {
     "awr": ("data", "out"),
     "best_of_n": ("data", "out", "init", "critic"),
     "recap": ("data", "out", "init", "critic"),
+    "hg_dagger": ("data", "out", "init"),
+    "preference": ("data", "out", "init"),
+    "best_chunk": ("data", "out", "init", "critic"),
 }
 
 

@@ -19,6 +19,7 @@ from vla_rl.learn.extraction_config import AWRConfig
 from vla_rl.learn.idql import implicit_weight
 
 Floats = NDArray[np.float32]
+BASELINE = 8  # chunks of the policy that a chunk is compared with where the critic ranked them
 
 
 def advantage_weight(advantage: Floats, temperature: float, most: float) -> Floats:
@@ -65,7 +66,7 @@ class AdvantageWeightedCloning(PolicyExtraction[AWRConfig]):
 
     def _by_advantage(self) -> Floats:
         """From the critic, (N,)."""
-        settings, (rows, advantage) = self.settings, self.judged().of_data()
+        settings, (rows, advantage) = self.settings, self.judged(baseline=BASELINE).of_data()
         if settings.rule == "idql":
             weight = implicit_weight(torch.from_numpy(advantage), "expectile", settings.expectile, 1.0).numpy()
         else:

@@ -125,7 +125,7 @@ class BehaviourCloning(Learner):
         self.held = _held_out(self.data, config.holdout, config.seed)
         self.sampler = ChunkSampler(np.where(self.held, 0.0, self._shares()), config.batch * world, config.seed)
         self.policy = (_load(checkpoint, self.data, config) if checkpoint else self._new(caches)).to(device)
-        self.model = _Loss(self.policy)
+        self.model: nn.Module = _Loss(self.policy)
         texts = (*self.data.tasks, "")
         self.text_index = {text: i for i, text in enumerate(texts)}
         self.words = tokenize(texts, multiple=8) if config.backbone == "tiny" else None

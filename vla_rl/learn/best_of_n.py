@@ -33,16 +33,16 @@ class BestOfN(PolicyExtraction[BestOfNConfig]):
     def prepare(self) -> None:
         """Choose targets, and share the batches between them and the demonstrations."""
         judged = self.judged(self.settings.candidates)
-        recorded = [each.candidates is not None for each in judged.sets]
-        if not any(recorded):
-            raise ValueError("best_of_n needs recorded candidates: `vla-rl collect --candidates 8`")
+        offered = [each.candidates is not None for each in judged.sets]
+        if not any(offered):
+            raise ValueError("best_of_n needs rollouts of the policy: `vla-rl collect --candidates 8 --policy CKPT`")
         rows, advantage = judged.of_candidates()
         best, chosen = best_candidates(advantage, self.settings.threshold)
         self.rows, self.share = rows[chosen], float(chosen.mean())
         self.targets = np.stack([self._chunks(judged, int(r))[k] for r, k in zip(self.rows, best[chosen], strict=True)])
         self.slot = np.full(judged.offsets[-1], -1)
         self.slot[self.rows] = np.arange(len(self.rows))
-        own = np.repeat(~np.array(recorded), np.diff(judged.offsets))
+        own = np.repeat(~np.array(offered), np.diff(judged.offsets))
         self.demonstrated = own[self._rows()]
         self.weight = (self.demonstrated | (self.slot[self._rows()] >= 0)).astype(np.float32)
 

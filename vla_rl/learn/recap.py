@@ -43,7 +43,7 @@ class Recap(PolicyExtraction[RecapConfig]):
         label = carried(rows, good.astype(np.float32), self._starts(), 0.0) > 0
         label |= np.concatenate([each.intervention for each in judged.sets])
         if settings.trust_demonstrations:
-            flawless = np.array([bool(each.success.all()) for each in judged.sets])
+            flawless = np.array([bool(each.success.all() and not each.intervention.any()) for each in judged.sets])
             label |= flawless[owner]
         self.better = label[self._rows()]
 

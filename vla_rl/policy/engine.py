@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -92,16 +92,17 @@ class Engine:
         """Candidates that the next answer will have."""
         return self._cost.affordable if self.stochastic else 1
 
-    def candidates(self, history: Sequence[Observation]) -> Candidates:
+    def candidates(self, history: Sequence[Observation], k: int | None = None) -> Candidates:
         """Answer the newest of these observations.
 
         Args:
             history: up to `frames` observations, one period apart, oldest first.
+            k: chunks to draw; None draws as many as there is time for.
 
         Raises:
             NothingFiniteError: no candidate is finite.
         """
-        newest, k = history[-1], self.k
+        newest, k = history[-1], self.k if k is None else k
         seed = int(np.random.SeedSequence([self.config.seed, newest.stamp_ns]).generate_state(1)[0])
         start = time.perf_counter()
         context = self._served.encode([self._columns(each) for each in history], newest.instruction)
@@ -164,11 +165,17 @@ class _Cost:
         return max(self._known[few] + max(each, 0.0) * (k - few), 1e-6)
 
 
-def load_engine(folder: str | Path, spec: RobotSpec, cameras: Sequence[str], config: EngineConfig) -> Engine:
-    """The engine of a policy folder.
+def load_engine(
+    folder: str | Path,
+    spec: RobotSpec,
+    cameras: Sequence[str],
+    config: EngineConfig,
+    around: Callable[[Served], Served] = lambda served: served,
+) -> Engine:
+    """The engine of a policy folder, with something `around` the policy: what guides its draws, for one.
 
     Raises:
         ValueError: in one line, why it cannot be loaded or does not fit the robot.
     """
     served = load_served(folder, choose_device(config.device), config.dtype)
-    return Engine(perturbed(served, config.perturb), spec, cameras, config)
+    return Engine(around(perturbed(served, config.perturb)), spec, cameras, config)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import torch
 
+from vla_rl.policy.fingerprint import fingerprint as fingerprint
 from vla_rl.policy.normalize import MissingStatisticsError
 
 OWN_TYPE = "vla_rl"
@@ -29,15 +29,6 @@ def read_config(folder: str | Path) -> dict[str, Any]:
         raise ValueError(f"{folder} is not a policy folder: it has no config.json") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is not the config of a policy: {error}") from error
-
-
-def fingerprint(folder: str | Path, name: str = "model.safetensors") -> str:
-    """SHA-256 of a folder's weights: what tells two checkpoints apart; "" where there are none."""
-    weights = Path(folder) / name
-    if not weights.is_file():
-        return ""
-    with weights.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def choose_device(device: str) -> str:

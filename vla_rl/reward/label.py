@@ -15,7 +15,7 @@ from vla_rl.data.outcomes import endings
 from vla_rl.data.rollouts import RETURN, REWARD
 from vla_rl.data.sidecars import write_column
 from vla_rl.reward.returns import monte_carlo
-from vla_rl.reward.rule import EpisodeColumns, make_reward
+from vla_rl.reward.rule import EpisodeColumns, Reward, cuts_of, make_reward
 
 Progress = Callable[[int, int], None]
 
@@ -54,7 +54,7 @@ def label(
     rewards, returns = [], []
     for number, episode in enumerate(episodes(cache)):
         rewards.append(rule(episode))
-        returns.append(monte_carlo(rewards[-1], gamma, terminal=episode.terminal, tail=rule.tail))
+        returns.append(_returns(rewards[-1], gamma, episode, rule))
         if progress is not None:
             progress(number + 1, len(cache.episodes))
     reward, value = np.concatenate(rewards), np.concatenate(returns)
@@ -81,6 +81,13 @@ def episodes(cache: FrameCache) -> Iterator[EpisodeColumns]:
             longest=longest,
             source=cache.source,
         )
+
+
+def _returns(reward: NDArray[np.float32], gamma: float, episode: EpisodeColumns, rule: Reward) -> NDArray[np.float32]:
+    """Returns of each part of an episode by itself, (T,): a part that another one follows has ended where it ends."""
+    parts = np.split(reward, cuts_of(rule, episode))
+    before = [monte_carlo(part, gamma, terminal=True) for part in parts[:-1]]
+    return np.concatenate([*before, monte_carlo(parts[-1], gamma, terminal=episode.terminal, tail=rule.tail)])
 
 
 def _summary(reward: NDArray[np.float32], value: NDArray[np.float32], starts: NDArray[np.int64]) -> dict[str, Any]:

@@ -94,6 +94,12 @@ class Reward(Protocol):
         """
 
 
+def cuts_of(rule: Reward, episode: EpisodeColumns) -> tuple[int, ...]:
+    """Rows (above 0, ascending) that no return reaches across: those of the rule's own `cuts`; most rules have none."""
+    split: Callable[[EpisodeColumns], tuple[int, ...]] | None = getattr(rule, "cuts", None)
+    return () if split is None else split(episode)
+
+
 def reward_names() -> dict[str, Callable[..., Reward]]:
     """Every rule that can be named: ours, and those of installed packages."""
     return {**{point.name: _later(point) for point in entry_points(group=GROUP)}, **_own()}
@@ -118,6 +124,7 @@ def make_reward(name: str, **options: Any) -> Reward:
 def _own() -> dict[str, Callable[..., Reward]]:
     from vla_rl.reward.classifier import ClassifierReward
     from vla_rl.reward.dense import Dense
+    from vla_rl.reward.recap import Recap
     from vla_rl.reward.sparse import Sparse
     from vla_rl.reward.step_penalty import StepPenalty
     from vla_rl.reward.time_to_success import TimeToSuccess
@@ -128,6 +135,7 @@ def _own() -> dict[str, Callable[..., Reward]]:
         "dense": Dense,
         "classifier": ClassifierReward,
         "time-to-success": TimeToSuccess,
+        "recap": Recap,
     }
 
 

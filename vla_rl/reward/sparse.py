@@ -16,9 +16,11 @@ class Sparse:
 
     Attributes:
         success: the reward of success.
+        unmarked: 1 takes an episode that nobody marked for one that earned nothing; 0 refuses it.
     """
 
     success: float = 1.0
+    unmarked: float = 0.0
     low: float = 0.0
     tail: Tail = "zero"
     looks: bool = False
@@ -31,6 +33,6 @@ class Sparse:
     def __call__(self, episode: EpisodeColumns) -> NDArray[np.float32]:
         """The reward of every step, (T,)."""
         reward = np.zeros(len(episode), np.float32)
-        if episode.success:
+        if not (self.unmarked and episode.outcome is None) and episode.success:
             reward[episode.success_row] = self.success
         return reward

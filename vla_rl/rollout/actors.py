@@ -42,6 +42,15 @@ class ExecutionNoise:
         return self._gain * self._state
 
 
+def noise_scale(world: World, noise: float) -> NDArray[np.float64]:
+    """Noise of `noise` [rad] on arm joints in a world's units of action, (A,); 0 for grippers and without a robot."""
+    robot: Any = getattr(world.env.unwrapped, "spec_robot", None)
+    if robot is None:
+        return np.zeros(world.action.dim)
+    step = robot.to_lerobot(np.full(world.action.dim, noise)) - robot.to_lerobot(np.zeros(world.action.dim))
+    return np.where([joint.gripper for joint in robot.joints], 0.0, step)
+
+
 @dataclass(eq=False)
 class ExpertActor:
     """The environment's scripted expert, perturbed while it allows it; its own target stays clean.
@@ -59,7 +68,7 @@ class ExpertActor:
     def begin(self, slot: int, world: World, job: Job, seed: int) -> None:
         """A fresh expert and fresh noise."""
         self._expert = world.expert(clumsy=self.clumsy, seed=seed)
-        self._noise = ExecutionNoise(self._scale(world), 1.0 / world.fps, seed)
+        self._noise = ExecutionNoise(noise_scale(world, self.noise), 1.0 / world.fps, seed)
 
     def act(self, frames: Mapping[int, Frame]) -> Mapping[int, Proposal]:
         """The expert's target for the state as it is now, plus noise."""
@@ -68,14 +77,7 @@ class ExpertActor:
     def _propose(self) -> Proposal:
         clean = np.asarray(self._expert.act(), dtype=np.float32)
         noise = self._noise.sample(bool(getattr(self._expert, "may_perturb", True)))
-        return Proposal((clean + noise).astype(np.float32), clean, Source.EXPERT)
-
-    def _scale(self, world: World) -> NDArray[np.float64]:
-        robot: Any = getattr(world.env.unwrapped, "spec_robot", None)
-        if robot is None:
-            return np.zeros(world.action.dim)
-        step = robot.to_lerobot(np.full(world.action.dim, self.noise)) - robot.to_lerobot(np.zeros(world.action.dim))
-        return np.where([joint.gripper for joint in robot.joints], 0.0, step)
+        return Proposal((clean + noise).astype(np.float32), clean, Source.EXPERT, look=False)
 
 
 @dataclass(eq=False)
@@ -92,7 +94,7 @@ class RandomActor:
 
     def act(self, frames: Mapping[int, Frame]) -> Mapping[int, Proposal]:
         """One draw for each episode."""
-        return {slot: Proposal(action := self._draw(), action, Source.POLICY) for slot in frames}
+        return {slot: Proposal(action := self._draw(), action, Source.POLICY, look=False) for slot in frames}
 
     def _draw(self) -> NDArray[np.float32]:
         bounded = np.isfinite(self._low) & np.isfinite(self._high)

@@ -14,10 +14,12 @@ equals never having stopped.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from vla_rl.record.durable import whole_file
 from vla_rl.record.store import EpisodeStore
@@ -92,7 +94,7 @@ def collect(
         on_progress: told after every stored episode.
 
     Returns:
-        Counts: episodes, successes, attempts, frames, success_rate.
+        Counts: episodes, successes, attempts, frames, success_rate; with an operator takeovers and human_share.
 
     Raises:
         ValueError: `out` holds something else, or a collection made by another request.
@@ -111,6 +113,7 @@ def collect(
             attempts = rollout.job.index + 1
             if _keep(rollout, config):
                 meta = {**rollout.meta, "index": rollout.job.index, **_origin(request)}
+                meta |= _corrections(rollout, request)
                 store.append(rollout.columns, meta, rollout.candidates)
                 successes += rollout.meta["outcome"] == "success"
                 frames += rollout.meta["steps"]
@@ -118,6 +121,7 @@ def collect(
             if len(store) >= config.episodes:
                 break
         stored = len(store)
+        corrected = _corrected(store.meta(i) for i in range(stored)) if "operator" in request else {}
     if stored < config.episodes:
         raise ValueError(
             f"only {stored} of {config.episodes} episodes succeeded in {attempts} attempts; they are kept in {out}. "
@@ -129,6 +133,7 @@ def collect(
         "success_rate": successes / stored,
         "attempts": attempts,
         "frames": frames,
+        **corrected,
     }
 
 
@@ -166,4 +171,19 @@ def _keep(rollout: Rollout, config: CollectConfig) -> bool:
 
 
 def _origin(request: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: request[key] for key in ("policy", "policy_weights", "env") if key in request}
+    return {key: request[key] for key in ("policy", "policy_weights", "env", "operator") if key in request}
+
+
+def _corrections(rollout: Rollout, request: Mapping[str, Any]) -> dict[str, int]:
+    """How often an operator took over in an episode, and for how many steps; empty where there was none."""
+    if "operator" not in request:
+        return {}
+    drove = rollout.columns["intervention"].astype(int)
+    return {"takeovers": int((np.diff(drove, prepend=0) > 0).sum()), "human_steps": int(drove.sum())}
+
+
+def _corrected(metas: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """The same over all episodes, the steps as a share."""
+    found = [(meta["takeovers"], meta["human_steps"], meta["steps"]) for meta in metas]
+    takeovers, human, steps = np.sum(found, axis=0).tolist() if found else (0, 0, 1)
+    return {"takeovers": takeovers, "human_share": human / steps}

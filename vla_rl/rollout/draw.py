@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vla_rl.policy.folder import fingerprint
+from vla_rl.policy.folder import OWN_TYPE, fingerprint
 from vla_rl.policy.inputs import observation_batch
 from vla_rl.policy.layers import features_of
 from vla_rl.policy.served import Served
@@ -152,7 +152,8 @@ class ServedDrawer:
         self._served, self.name, self.fingerprint = served, name, fingerprint(name)
         config = served.config
         self.frames, self.steps = int(config.n_obs_steps), int(config.n_action_steps)
-        self.horizon = int(getattr(config, "chunk_size", self.steps))
+        length = "horizon" if config.type == OWN_TYPE else "chunk_size"
+        self.horizon = int(getattr(config, length, self.steps))
 
     def check(self, world: World) -> None:
         """As `check_fit`."""

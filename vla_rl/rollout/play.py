@@ -63,6 +63,7 @@ class Proposal:
         noise_seed: what they were drawn with.
         abstained: why the critic was not followed at that step, "" where it was.
         note: what of this step belongs into the episode's summary, JSON-ready; None for nothing.
+        look: whether whoever acts will see the images of the frame after it; others need not be drawn.
     """
 
     action: NDArray[np.float32]
@@ -76,6 +77,7 @@ class Proposal:
     noise_seed: int = 0
     abstained: str = ""
     note: Mapping[str, Any] | None = None
+    look: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -280,7 +282,7 @@ class Player:
     def _advance(episode: _Running, proposal: Proposal) -> Rollout | None:
         if not np.isfinite(proposal.action).all():
             return episode.finish(Termination.FAULT, "the policy gave an action that is not finite")
-        after = episode.world.step(proposal.action)
+        after = episode.world.step(proposal.action, proposal.look or episode.job.keep_columns or episode.job.film)
         episode.record(proposal, after)
         if after.terminated:
             return episode.finish(Termination.SUCCESS if after.success else Termination.FAILURE)
@@ -304,7 +306,7 @@ def _step_columns(proposal: Proposal, after: Transition, stamp_ns: int) -> Colum
         "action": after.executed,
         "policy_action": np.asarray(proposal.clean if known else np.zeros_like(after.executed), dtype=np.float32),
         "policy_action_valid": np.array(known),
-        "intervention": np.array(False),
+        "intervention": np.array(proposal.source is Source.HUMAN),
         "next.reward": np.array(after.reward, dtype=np.float32),
         "next.done": np.array(after.terminated),
         "next.truncated": np.array(after.truncated),

@@ -133,6 +133,20 @@ def curve(points: Sequence[Mapping[str, Any]]) -> str | None:
     return _uri(figure)
 
 
+def sessions(points: Sequence[Mapping[str, Any]]) -> str:
+    """Success without help and the share that a human drove, against the human's minutes so far."""
+    figure, axes = _figure(6.4, 3.8)
+    minutes = [p["human_minutes_so_far"] for p in points]
+    axes.plot(minutes, [100 * p["autonomous"] for p in points], "o-", color=ACCENT, label="success without help")
+    axes.plot(minutes, [100 * p["intervention_rate"] for p in points], "s--", color=INK, label="driven by the human")
+    axes.set_ylim(0, 105)
+    axes.set_xlim(left=0)
+    axes.set_xlabel("human time so far [min]")
+    axes.set_ylabel("episodes, frames [%]")
+    axes.legend(frameon=False)
+    return _uri(figure)
+
+
 def _plain(text: str) -> str:
     """Text that matplotlib draws as it is: a dollar sign would start a formula."""
     return text.replace("$", r"\$")

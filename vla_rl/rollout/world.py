@@ -184,8 +184,13 @@ class World:
             self._gate.load(saved.memory)
         self._steps = saved.steps
 
-    def expert(self, clumsy: bool, seed: int) -> Any:
-        """The environment's own scripted expert.
+    def expert(self, clumsy: bool, seed: int, pace: float = 1.0) -> Any:
+        """The environment's own scripted expert, who goes on from the state of now.
+
+        Args:
+            clumsy: of mixed quality.
+            seed: of its choices.
+            pace: multiple of its usual speed; an environment that has none takes 1.
 
         Raises:
             ValueError: it has none.
@@ -193,7 +198,7 @@ class World:
         make = getattr(self.env.unwrapped, "expert", None)
         if make is None:
             raise ValueError(f"'{self.name}' has no scripted expert; use --policy random or a checkpoint folder")
-        return make(clumsy=clumsy, seed=seed)
+        return make(clumsy=clumsy, seed=seed, **({} if pace == 1.0 else {"pace": pace}))
 
     def close(self) -> None:
         """Close the environment and its renderers."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,7 @@ from sensor_msgs.msg import JointState
 from vla_rl.ros import messages
 from vla_rl.types import Array, Candidates
 
-FEATURE, STATE = "feature/", "state/"
+AGE, FEATURE, STATE = "age/", "feature/", "state/"
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,22 +23,30 @@ class Heard:
         stamp_ns: of the observation [ns].
         features: (D,), None where the policy gives none.
         joints: the observation's, (J,) [rad], None where they are not said.
+        ages: stream name to the age of its sample at the stamp [s].
+        instruction: what was to be done.
     """
 
     stamp_ns: int = 0
     features: NDArray[np.float32] | None = None
     joints: Array | None = None
+    ages: Mapping[str, float] = field(default_factory=dict)
+    instruction: str = ""
 
 
 def context(candidates: Candidates, ages: Mapping[str, float]) -> JointState:
-    """Ages of the streams before the stamp [s] (`age/<stream>`), `seed`, `state/<joint>` [rad] and `feature/<i>`."""
-    values = {f"age/{name}": age for name, age in ages.items()} | {"seed": float(candidates.seed)}
+    """What candidates were drawn from: frame_id is the instruction.
+
+    Ages of the streams before the stamp [s] (`age/<stream>`), `seed`, `state/<joint>` [rad] and `feature/<i>`.
+    """
+    values = {f"{AGE}{name}": age for name, age in ages.items()} | {"seed": float(candidates.seed)}
     if candidates.observation is not None:
         names, joints = candidates.spec.names, candidates.observation.joints.tolist()
         values |= {f"{STATE}{name}": value for name, value in zip(names, joints, strict=True)}
     if candidates.context is not None:
         values |= {f"{FEATURE}{i}": value for i, value in enumerate(candidates.context.tolist())}
-    return messages.vector(values, candidates.stamp_ns)
+    instruction = "" if candidates.observation is None else candidates.observation.instruction
+    return messages.vector(values, candidates.stamp_ns, instruction)
 
 
 def context_of(message: JointState, names: Sequence[str]) -> Heard:
@@ -57,4 +65,6 @@ def context_of(message: JointState, names: Sequence[str]) -> Heard:
     if not (np.isfinite(features).all() and np.isfinite(joints).all()):
         raise ValueError("a feature or a joint is not finite")
     known = joints if len(joints) == len(names) else None
-    return Heard(messages.stamp_ns(message.header.stamp), features if len(features) else None, known)
+    ages = {name.removeprefix(AGE): age for name, age in values.items() if name.startswith(AGE)}
+    stamp_ns, task = messages.stamp_ns(message.header.stamp), message.header.frame_id
+    return Heard(stamp_ns, features if len(features) else None, known, ages, task)

@@ -28,7 +28,7 @@ from vla_rl.robot import arm_spec
 from vla_rl.rollout.play import Job, Rollout
 from vla_rl.rollout.world import World
 from vla_rl.ros import messages, qos
-from vla_rl.ros.bringup.options import sim_graph
+from vla_rl.ros.bringup.options import SIM_OPTIONS, sim_graph
 from vla_rl.ros.measure.pace import Pace
 from vla_rl.ros.measure.stage import Stage
 from vla_rl.ros.measure.watch import Status
@@ -56,6 +56,11 @@ def make_player(
     options = {"policy": policy, "cameras": ",".join(env.cameras), "image_size": str(env.image_size)}
     options |= {"randomisation": env.randomisation, "phrasings": env.phrasings, **(asked or {})}
     return GraphPlayer(Stage(sim_graph(options), arm_spec("so101"), logs), env)
+
+
+def joining(asked: str = "") -> str:
+    """How a graph that was asked for this joins chunks."""
+    return asked or next(option.default for option in SIM_OPTIONS if option.name == "joining")
 
 
 class GraphPlayer:

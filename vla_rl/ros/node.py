@@ -48,17 +48,18 @@ class Receipt:
 
 @dataclass
 class Heard:
-    """A subscription's messages: how many since the last diagnostics, and when the last one came, monotonic [ns]."""
+    """A subscription's messages: how many so far, and when the last one came, monotonic [ns]."""
 
     count: int = 0
     last_ns: int = 0
+    told: int = 0
     since_ns: int = field(default_factory=time.monotonic_ns)
 
     def figures(self, topic: str) -> dict[str, object]:
         """Rate [Hz] since they were asked for last, and age [s]."""
         now, count = time.monotonic_ns(), self.count
-        rate = count * 1e9 / max(now - self.since_ns, 1)
-        self.count, self.since_ns = 0, now
+        rate = (count - self.told) * 1e9 / max(now - self.since_ns, 1)
+        self.told, self.since_ns = count, now
         age = {f"age/{topic}": (now - self.last_ns) * 1e-9} if self.last_ns else {}
         return {f"rate/{topic}": rate, **age}
 
@@ -151,6 +152,11 @@ class NodeMixin:
         if kind not in said and len(said) < _KINDS:
             said[kind] = now
             self.get_logger().warning(text)
+
+    @property
+    def heard(self: Any) -> dict[str, Heard]:
+        """What came on each topic that we subscribed."""
+        return dict(self._heard)
 
     def unheard(self: Any, *topics: str) -> list[str]:
         """Those of our subscribed topics that nobody publishes, as they are after remapping."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from time import monotonic_ns
 from typing import Any, NoReturn
 
@@ -15,9 +16,11 @@ from std_msgs.msg import String
 from trajectory_msgs.msg import JointTrajectory
 
 from vla_rl import build
+from vla_rl.learn.live import Live
 from vla_rl.observe.encoded import Encoded
 from vla_rl.observe.streams import Streams, StreamsConfig
 from vla_rl.policy.engine import Engine, EngineConfig, load_engine
+from vla_rl.policy.folder import choose_device, fingerprint
 from vla_rl.policy.perturb import PerturbConfig
 from vla_rl.policy.worker import Answer, Worker
 from vla_rl.robot import arm_spec
@@ -28,7 +31,8 @@ from vla_rl.ros.node import ERROR, OK, WARNING, Health, LifecycleNode, Receipt
 from vla_rl.ros.parameters import parameter
 from vla_rl.ros.qos import EVERY, LATCHED, LATEST, OFFER
 from vla_rl.ros.realtime import favour_process
-from vla_rl.types import CameraSpec, Candidates
+from vla_rl.steer.guided import METHODS
+from vla_rl.types import CameraSpec, Candidates, Observation
 
 HEADER_BYTES = 4096
 QUIET = SubscriptionEventCallbacks(use_default_callbacks=False)
@@ -46,6 +50,10 @@ class PolicyParameters:
     candidates: int = parameter(1, "chunks drawn for an observation at most", 1, 256)
     draws: int = parameter(0, "chunks the policy draws itself, the others perturb them; 0: all are drawn", 0, 256)
     spread: float = parameter(0.1, "standard deviation of a perturbation, in the action's own", 0.0, 10.0)
+    guide: str = parameter("", "a critic that acts while chunks are drawn: fk or gradient", choices=("", *METHODS))
+    guide_temperature: float = parameter(0.1, "of its influence, in units of the value", 1e-6, 1e6)
+    critic: str = parameter("", "who guides: a shipped critic or a critic's folder")
+    trust_critic: bool = parameter(False, "follow it even though its report failed")
     layer: str = parameter("pooled", "which features of an observation go with the candidates, for a critic")
     budget_s: float = parameter(0.1, "time for an inference [s]; K shrinks where it is short; 0: no limit", 0.0, 60.0)
     rate: float = parameter(10.0, "inferences a second at most [Hz]", 0.1, 1000.0)
@@ -59,12 +67,24 @@ class PolicyParameters:
     max_future_s: float = parameter(0.05, "a stamp further ahead of the robot's clock is refused [s]", 0.0, 10.0)
     instruction: str = parameter("", "what to do until `instruction` says otherwise")
     simulated_time: bool = parameter(False, "the robot's clock does not run with this host's: only stamps judge age")
+    versions: str = parameter("", "folder into which a learner pushes weights (vla-rl improve --online); empty: none")
     publish_context: bool = parameter(True, "publish what an answer was drawn from on policy/context")
 
     def engine(self) -> EngineConfig:
         """What the engine needs of it."""
         perturb = PerturbConfig(self.draws, self.spread)
         return EngineConfig(self.candidates, self.budget_s, self.device, self.dtype, self.seed, perturb, self.layer)
+
+
+class Newest:
+    """Answers with the newest version; one answer, and so one chunk, is of one version."""
+
+    def __init__(self, live: Live[Engine]) -> None:
+        self._live = live
+
+    def candidates(self, history: Sequence[Observation]) -> Candidates:
+        """See `Engine.candidates`."""
+        return self._live.take().candidates(history)
 
 
 class PolicyNode(LifecycleNode):
@@ -80,6 +100,7 @@ class PolicyNode(LifecycleNode):
 
     def __init__(self, hand_over: Callable[[Candidates], None] | None = None, **options: Any) -> None:
         self._engine: Engine | None = None
+        self._live: Live[Engine] | None = None
         self._worker: Worker | None = None
         self._stuck: Worker | None = None
         self._streams: Streams | None = None
@@ -105,11 +126,24 @@ class PolicyNode(LifecycleNode):
         if folder in build.SCRIPTED:
             raise ValueError(f"checkpoint '{folder}' is a script; there are: {', '.join(build.shipped())}, or a folder")
         with abortable():
-            self._engine = load_engine(folder, self._spec, cameras, config.engine())
+            self._engine = self._load(folder, cameras)
         self._candidates_out = self.create_publisher(JointTrajectory, "policy/candidates", OFFER)
         self._context_out = self.create_publisher(JointState, "policy/context", OFFER)
         for note in self._engine.notes:
             self.get_logger().warning(note)
+
+    def _load(self, folder: str | Path, cameras: Sequence[str]) -> Engine:
+        """The engine of a checkpoint, under a critic's influence where that is asked for."""
+        config = self.config
+        if not config.guide:
+            return load_engine(folder, self._spec, cameras, config.engine())
+        from vla_rl.steer.critic import LoadedCritic
+        from vla_rl.steer.guided import Guided, GuidedConfig
+
+        how, where = GuidedConfig(config.guide, config.guide_temperature), build.check_critic(config.critic)
+        critic = LoadedCritic.load(where, choose_device(config.device), trusted=config.trust_critic)
+        critic.require_fit(policy_fingerprint=fingerprint(folder), names=self._spec.lerobot_action_spec.names)
+        return load_engine(folder, self._spec, cameras, config.engine(), lambda served: Guided(served, critic, how))
 
     def activate(self) -> None:
         """Listen to the sensors, and answer."""
@@ -121,7 +155,11 @@ class PolicyNode(LifecycleNode):
         cameras = [CameraSpec(name, config.image_width, config.image_height) for name in engine.cameras]
         self._streams = Streams(self._spec, cameras, timing)
         self._streams.instruct(config.instruction)
-        self._worker = Worker(self._streams, engine, self._deliver, config.rate, self.get_logger().error)
+        if config.versions:
+            self._live = Live(engine, config.versions, self._load_version, self.get_logger().info)
+            self._live.start()
+        answers = engine if self._live is None else Newest(self._live)
+        self._worker = Worker(self._streams, answers, self._deliver, config.rate, self.get_logger().error)
         self._sensors = [
             self.subscribe(JointState, "joint_states", self._joints, LATEST),
             *(self._camera(name) for name in engine.cameras),
@@ -139,12 +177,29 @@ class PolicyNode(LifecycleNode):
         if worker is not None and not worker.stop():
             self._stuck = worker
             self.get_logger().error("the inference under way does not end; it will not be published")
+        if self._live is not None:
+            self._live.stop()
+            self._engine, self._live = self._live.take(), None
 
     def cleanup(self) -> None:
         """Forget the checkpoint."""
         self.destroy_publisher(self._candidates_out)
         self.destroy_publisher(self._context_out)
         self._engine = None
+
+    def _load_version(self, folder: Path) -> Engine:
+        """What a learner has pushed, in the thread that looks for it.
+
+        Raises:
+            ValueError: it does not fit the robot, or wants to see something else than what runs.
+        """
+        before = self._engine
+        assert before is not None
+        engine = self._load(folder, before.cameras)
+        for what in ("cameras", "frames"):
+            if (has := getattr(engine, what)) != (wants := getattr(before, what)):
+                raise ValueError(f"{folder} wants other {what} than what runs: {has} against {wants}")
+        return engine
 
     # -- what comes in --------------------------------------------------------------------------------------------
 
@@ -201,6 +256,7 @@ class PolicyNode(LifecycleNode):
         values: dict[str, object] = {f"{name}/{k}": v for name, report in reports.items() for k, v in report.items()}
         level = ERROR if worker.failing else WARNING if problems else OK
         values |= {"candidates": engine.k, "instruction": streams.instruction}
+        values |= {"version": self._live.number} if self._live is not None else {}
         return Health(level, "; ".join(problems) or "answering", values)
 
     def _topic(self, camera: str) -> str:

@@ -15,7 +15,16 @@ from typing import NoReturn
 
 from vla_rl.ros.leaving import abortable, follow, leave
 
-NODES = ("robot_node", "policy_node", "steering_node", "policy_steering", "control_node", "lifecycle_manager")
+NODES = (
+    "robot_node",
+    "policy_node",
+    "steering_node",
+    "policy_steering",
+    "control_node",
+    "recorder_node",
+    "hil_node",
+    "lifecycle_manager",
+)
 LAUNCHER = "VLA_RL_LAUNCHER"  # process id of a launch that dies, where it is told to, without stopping its nodes
 
 
@@ -27,7 +36,7 @@ def start(name: str) -> NoReturn:
         leave(import_module(f"vla_rl.ros.{name}").main())
 
 
-robot_node, policy_node, steering_node, policy_steering, control_node, lifecycle_manager = (
+robot_node, policy_node, steering_node, policy_steering, control_node, recorder_node, hil_node, lifecycle_manager = (
     partial(start, name) for name in NODES
 )
 

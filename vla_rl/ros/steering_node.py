@@ -6,14 +6,21 @@ import sys
 import time
 from collections import defaultdict, deque
 from dataclasses import dataclass, fields, replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sensor_msgs.msg import JointState
+from sensor_msgs.msg import CompressedImage, Image, JointState
 from trajectory_msgs.msg import JointTrajectory
 
 from vla_rl import build
+from vla_rl.execute.foresight import Foresight, ForesightConfig
+from vla_rl.execute.player import JOINING, PlayerConfig
+from vla_rl.learn.live import Live
 from vla_rl.observe.clock import RobotClock
+from vla_rl.observe.encoded import Encoded
+from vla_rl.observe.recall import Recall
 from vla_rl.robot import arm_spec
 from vla_rl.ros import messages, node
 from vla_rl.ros.context import Heard, context_of
@@ -28,7 +35,7 @@ from vla_rl.steer.selectors import AGGREGATES, SELECTORS
 from vla_rl.steer.steering import Decision, Steering, SteeringConfig
 from vla_rl.types import Candidates, Observation
 
-LARGEST_SET = 16 * 2**20  # bytes
+LARGEST_SET, HEADER_BYTES = 16 * 2**20, 4096
 
 
 @dataclass(frozen=True)
@@ -50,13 +57,20 @@ class SteeringParameters:
     novelty: float = parameter(
         0.0, "the first candidate is kept so many times outside the critic's training data; 0: never", 0.0, 1000.0
     )
+    versions: str = parameter("", "folder into which a learner pushes critics (vla-rl improve --online); empty: none")
     deadline_s: float = parameter(
         0.05, "the critic's time for a set, after which the first candidate is taken [s]", 0.001, 10.0
     )
+    foresee: bool = parameter(False, "the critic values what control will execute, not the chunk as it was proposed")
+    joining: str = parameter("temporal", "how control joins chunks, as far as is foreseen", choices=tuple(JOINING))
+    delay_s: float = parameter(0.07, "from an observation to control's taking its chunk, foreseen [s]", 0.0, 1.0)
     executed_steps: int = parameter(0, "actions of a chunk that are compared; 0: all", 0, 1024)
     max_age_s: float = parameter(0.5, "a set whose observation is older than this is stale [s]", 0.01, 60.0)
     max_future_s: float = parameter(0.05, "a set stamped further ahead of the robot's clock is refused [s]", 0.0, 10.0)
     seed: int = parameter(0, "of selectors that draw", 0, 2**31)
+    image_transport: str = parameter("raw", "which topic of a camera is read", choices=("raw", "compressed"))
+    image_width: int = parameter(640, "largest picture a camera may send [pixels]", 1, 16384)
+    image_height: int = parameter(480, "largest picture a camera may send [pixels]", 1, 16384)
     arm: str = parameter("so101", "the robot's description in hardware/arms", fixed=True)
     simulated_time: bool = parameter(
         False, "the robot's clock does not run with this host's: only stamps judge age", fixed=True
@@ -84,8 +98,9 @@ class SteeringNode(LifecycleNode):
         self._inside, self._given, self._critic = inside, critic, critic
         self._steering: Steering | None = None
         self._latest: Latest[Candidates] | None = None
+        self._live: Live[Critic | None] | None = None
         self._sensors: list[Any] = []
-        self._known = Heard()
+        self._known, self._recall = Heard(), Recall(())
         self._milliseconds: dict[int, deque[float]] = defaultdict(lambda: deque(maxlen=256))
         super().__init__("steering", **options)
 
@@ -107,16 +122,20 @@ class SteeringNode(LifecycleNode):
 
     def _load(self) -> Critic:
         """The critic in the parameters, checked against robot and policy."""
+        return self._load_from(build.check_critic(self.config.critic), self.config.policy)
+
+    def _load_version(self, folder: Path) -> Critic:
+        """A critic that was pushed, with the policy that it belongs to: whether they fit the learner has seen to."""
+        return self._load_from(folder, "")
+
+    def _load_from(self, folder: str | Path, policy: str) -> Critic:
         from vla_rl.policy.folder import choose_device, fingerprint
         from vla_rl.steer.critic import LoadedCritic, RobotCritic
 
         config = self.config
-        folder = build.check_critic(config.critic)
         loaded = LoadedCritic.load(folder, choose_device(config.device), trusted=config.trust_critic)
-        if loaded.eyes is not None and not self._inside:
-            raise ValueError("a critic with an encoder of its own sees pictures only beside the policy: apart:=false")
-        if config.policy:
-            loaded.require_fit(policy_fingerprint=fingerprint(build.check_policy(config.policy)) or None)
+        if policy:
+            loaded.require_fit(policy_fingerprint=fingerprint(build.check_policy(policy)) or None)
         for note in loaded.notes:
             self.get_logger().warning(note)
         return RobotCritic(loaded, self._spec)
@@ -125,14 +144,27 @@ class SteeringNode(LifecycleNode):
         """Listen, and choose."""
         config = self.config
         self._robot_clock, self._stepped = RobotClock(config.max_future_s, config.simulated_time), False
-        self._steering = Steering(config.steering(), self._spec.names, self._critic)
+        self._steering = self._chooser(self._critic)
+        if config.versions:
+            self._live = Live(self._critic, config.versions, self._load_version, self.get_logger().info)
+            self._live.start()
         self._latest = Latest("steering", self._decide, self._failed)
         self._sensors = [self.subscribe(JointState, "joint_states", self._joints, LATEST)]
         if not self._inside:
+            cameras = getattr(self._critic, "cameras", ())
+            self._recall = Recall(cameras)
             self._sensors += [
+                *map(self._camera, cameras),
                 self.subscribe(JointState, "policy/context", self._take_context, EVERY),
                 self.subscribe(JointTrajectory, "policy/candidates", self._candidates, EVERY, LARGEST_SET),
             ]
+
+    def _chooser(self, critic: Critic | None) -> Steering:
+        config, foresight = self.config, None
+        if config.foresee:
+            player = PlayerConfig(config.joining, max_age_s=config.max_age_s)
+            foresight = Foresight(ForesightConfig(player, config.delay_s, getattr(critic, "window", 0)))
+        return Steering(config.steering(), self._spec.names, critic, foresight)
 
     def deactivate(self) -> None:
         """Choose no more."""
@@ -141,6 +173,9 @@ class SteeringNode(LifecycleNode):
         self._sensors, latest, self._latest = [], self._latest, None
         if latest is not None:
             latest.close()
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
         if self._steering is not None:
             self._steering.close()
 
@@ -163,20 +198,40 @@ class SteeringNode(LifecycleNode):
         if stamp_ns > 0 and self._robot_clock.update(stamp_ns, receipt.received_ns):
             self._stepped = True
 
+    def _camera(self, name: str) -> Any:
+        """A camera that the critic's own encoder looks through."""
+        most = self.config.image_width * self.config.image_height * 3 + HEADER_BYTES
+        if self.config.image_transport == "compressed":
+            return self.subscribe(CompressedImage, f"camera/{name}/compressed", partial(self._file, name), LATEST, most)
+        return self.subscribe(Image, f"camera/{name}/image_raw", partial(self._raw, name), LATEST, most)
+
+    def _raw(self, camera: str, message: Image, receipt: Receipt) -> None:
+        self._recall.put(camera, messages.image_of(message).copy(), messages.stamp_ns(message.header.stamp))
+
+    def _file(self, camera: str, message: CompressedImage, receipt: Receipt) -> None:
+        self._recall.put(camera, Encoded(message.data), messages.stamp_ns(message.header.stamp))
+
     def _take_context(self, message: JointState, receipt: Receipt) -> None:
         self._known = context_of(message, self._spec.names)
 
     def _candidates(self, message: JointTrajectory, receipt: Receipt) -> None:
         candidates, known = messages.candidates_of(message, self._spec.action_spec), self._known
         if known.stamp_ns == candidates.stamp_ns:
-            seen = None if known.joints is None else Observation(known.joints, {}, "", known.stamp_ns)
-            candidates = replace(candidates, context=known.features, observation=seen)
+            candidates = replace(candidates, context=known.features, observation=self._seen(known))
         self.take(candidates)
+
+    def _seen(self, known: Heard) -> Observation | None:
+        """The observation that a context speaks of, with the pictures that the critic looks at."""
+        if known.joints is None:
+            return None
+        images = self._recall.at(known.stamp_ns, known.ages)
+        return Observation(known.joints, images, known.instruction, known.stamp_ns, known.ages)
 
     # -- what goes out --------------------------------------------------------------------------------------------
 
     def _decide(self, candidates: Candidates) -> None:
         """In the steering thread."""
+        self._take_version()
         start, steering = time.monotonic_ns(), self._steering
         if self._stepped:
             self._stepped = False
@@ -189,6 +244,16 @@ class SteeringNode(LifecycleNode):
         self._milliseconds[scored].append((time.monotonic_ns() - start) / 1e6)
         if decision.values is not None:
             self._values.publish(_values(decision))
+
+    def _take_version(self) -> None:
+        """Between two decisions: a critic that was pushed takes the place of the one before."""
+        if self._live is None:
+            return
+        before = self._live.number
+        critic = self._live.take()
+        if self._live.number != before:
+            self._steering.close()
+            self._critic, self._steering = critic, self._chooser(critic)
 
     def _failed(self, error: Exception) -> None:
         self.reject("policy/candidates", f"{type(error).__name__}: {error}")

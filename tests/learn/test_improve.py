@@ -1,0 +1,171 @@
+"""`vla-rl improve`: every method from a small session to a policy that loads, round after round; what is refused."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from test_bc import NAMES, SIZE, SMALL, episode, meta
+
+from vla_rl.cli import main
+from vla_rl.data.lerobot import export
+from vla_rl.data.sidecars import read_column
+from vla_rl.learn import versions
+from vla_rl.learn.bc import train_bc
+from vla_rl.learn.config import BCConfig
+from vla_rl.learn.improve_config import METHODS, ImproveConfig
+from vla_rl.learn.online import Online
+from vla_rl.policy.modeling_vla_rl import VLAPolicy
+from vla_rl.record.candidates import Draw, stack
+from vla_rl.record.store import EpisodeStore
+
+H, PERIOD, EPISODES = 8, 4, 4
+QUICK = {"steps": 2, "critic_steps": 4, "batch": 8, "threads": 1, "device": "cpu"}
+
+
+@pytest.fixture(autouse=True)
+def one_thread(tmp_path, monkeypatch):
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    monkeypatch.setenv("VLA_RL_CACHE", str(tmp_path / "cache"))
+    yield
+    torch.set_num_threads(before)
+
+
+def store(root, number=EPISODES, corrected=True, **changes):
+    """Episodes as `vla-rl collect` leaves them; in each a human drove frames 4 to 11, and the last one failed."""
+    with EpisodeStore(root / "episodes") as out:
+        for i in range(number):
+            out.append(*recorded(i, corrected, **changes))
+    return export(root / "episodes", root / "dataset")
+
+
+def recorded(i, corrected=True, fps=30.0, names=NAMES):
+    columns = episode(i)
+    steps = len(columns["action"])
+    last = np.arange(steps) == steps - 1
+    won = i % EPISODES != EPISODES - 1
+    drove = (np.arange(steps) >= 4) & (np.arange(steps) < 12) & corrected
+    columns |= {"intervention": drove, "policy_action_valid": np.ones(steps, bool), "next.done": last & won}
+    columns |= {"next.truncated": last & (not won), "next.success": last & won}
+    columns["next.reward"] = (last & won).astype(np.float32)
+    columns["chunk.index"] = np.full(steps, 0 if corrected else -1)
+    rng = np.random.default_rng(i)
+    draws = [Draw(row, rng.normal(0, 3, (1, H, 6)).astype(np.float32)) for row in range(0, steps, PERIOD)]
+    described = {"fps": fps, "robot_type": "so101", "outcome": "success" if won else "failure"}
+    described["names"] = {"observation.state": names, "action": names, "policy_action": names}
+    return columns, {**meta(i), **described}, stack(draws) if corrected else {}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """Demonstrations, a session, and a policy that was trained on the former for a moment."""
+    root = tmp_path_factory.mktemp("world")
+    shown, session = store(root / "shown", corrected=False), store(root / "session")
+    settings = {"data": (str(shown),), "out": str(root / "policy"), "steps": 2, "batch": 8, "horizon": H, "threads": 1}
+    settings |= {"image_size": SIZE, "policy": (*SMALL, f"n_action_steps={PERIOD}", "inference_steps=2")}
+    settings |= {"device": "cpu", "bf16": "off", "tensorboard": False, "cache": str(root / "cache")}
+    checkpoint = train_bc(BCConfig(**settings), progress=False)["checkpoint"]
+    return {"shown": shown, "session": session, "policy": checkpoint, "root": root}
+
+
+def flags(config):
+    return [word for name, value in config.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+
+
+def improved(world, out, *more, session=None, **changes):
+    asked = ["improve", "--session", str(session or world["session"]), "--policy", str(world["policy"])]
+    asked += ["--out", str(out), *flags(QUICK | changes)]
+    return main([*asked, *more, "--json", str(out.parent / "result.json")])
+
+
+@pytest.mark.parametrize("method", list(METHODS))
+def test_every_method_makes_a_policy_a_report_and_says_what_the_session_was(world, tmp_path, method, capsys):
+    more = ["--data", str(world["shown"])]
+    if method == "recap":
+        more += ["--set", "positive=0.5"]
+    assert improved(world, tmp_path / "out", *more, method=method) == 0
+    result = json.loads((tmp_path / "result.json").read_text())
+    before, after = VLAPolicy.from_pretrained(world["policy"]), VLAPolicy.from_pretrained(result["policy"])
+    assert any(not torch.equal(a, b) for a, b in zip(before.parameters(), after.parameters(), strict=False))
+    assert result["session"]["takeovers"] == 1.0
+    assert result["session"]["success"] == pytest.approx(0.75)
+    assert result["session"]["autonomous"] == 0.0
+    assert bool(result["critic"]) == (method in ("recap", "hil_serl", "pvp", "expo"))
+    assert "Improvement by" in (tmp_path / "out/report.html").read_text()
+    assert "the human drove 40%" in capsys.readouterr().out
+
+
+def test_recap_writes_returns_that_end_where_the_human_took_over(world, tmp_path):
+    assert (
+        improved(world, tmp_path / "out", "--data", str(world["shown"]), "--set", "positive=0.5", method="recap") == 0
+    )
+    returns, about = read_column(world["session"], "return", "recap", EPISODES * 20)
+    first = returns.reshape(EPISODES, 20)
+    assert (first[:3, 3] < first[:3, 4:12].min(1)).all()  # failure before, what it came to behind
+    assert first[0, 3] == pytest.approx(-21 / 40)
+    assert about["reward"] == "recap"
+    advantages, _ = read_column(world["session"], "advantage", "recap", EPISODES * 20)
+    assert advantages.std() > 0
+
+
+def test_a_learner_beside_a_session_pushes_round_after_round(world, tmp_path):
+    root, counts = tmp_path / "live", []
+    session = store(root, 2)
+    asked = {"session": (str(root),), "policy": str(world["policy"]), "out": str(tmp_path / "out")}
+    config = ImproveConfig(**asked, every=2, rounds=2, online=True, **QUICK)
+
+    def episodes():
+        return len(EpisodeStore(root / "episodes", readonly=True))
+
+    def wait():
+        with EpisodeStore(root / "episodes") as out:
+            out.append(*recorded(len(out)))
+
+    def sessions():
+        counts.append(episodes())
+        return (str(export(root / "episodes", root / "dataset")),)
+
+    learner = Online(config, episodes, sessions, wait)
+    result = learner.run()
+    assert counts == [2, 4]
+    assert (result["round"], result["version"], result["session"]["episodes"]) == (2, 2, 4)
+    assert versions.newest(learner.policies).number == 2
+    VLAPolicy.from_pretrained(versions.newest(learner.policies).path)
+    second = json.loads((tmp_path / "out/rounds/000002/improve.json").read_text())
+    assert second["config"]["policy"].endswith("versions/policy/000001")  # goes on from the one before
+    assert Online(config, episodes, sessions, wait).run() == {}  # all rounds are done
+    assert session.is_dir()
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--method", "magic"], "unknown method 'magic'; there are: hg_dagger"),
+        (["--set", "share"], "must read name=value"),
+        (["--set", "magic=1"], "hg_dagger has no such setting; there are:"),
+        (["--steps", "0"], "must be at least 1"),
+        (["--data", "nowhere"], "no data set in nowhere"),
+        (["--value", "nobody"], "no critic 'nobody'"),
+    ],
+)
+def test_what_can_not_be_is_refused_in_one_line(world, tmp_path, capsys, more, said):
+    assert improved(world, tmp_path / "out", *more) == 1
+    error = capsys.readouterr().err.strip().splitlines()
+    assert len(error) == 1
+    assert said in error[0]
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_session_of_another_robot_or_rate_is_refused_with_both_sides(world, tmp_path, capsys):
+    for number, (what, changes) in enumerate(
+        {"state": {"names": [f"j{i}" for i in range(6)]}, "rate": {"fps": 15.0}}.items()
+    ):
+        foreign = store(tmp_path / f"foreign{number}", 2, **changes)
+        assert improved(world, tmp_path / "out", session=foreign) == 1
+        assert f"does not fit {world['policy']} in {what}" in capsys.readouterr().err
+
+
+def test_a_session_in_which_nobody_was_corrected_is_refused(world, tmp_path, capsys):
+    assert improved(world, tmp_path / "out", session=world["shown"]) == 1
+    assert "nobody corrected anything" in capsys.readouterr().err

@@ -1,0 +1,146 @@
+"""hil_node and control_node over real DDS; the test is their robot, their policy, and the operator's gamepad."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+from ros_nodes import PATIENCE_S, said_so_far
+from sensor_msgs.msg import JointState, Joy
+from std_msgs.msg import String
+from std_srvs.srv import Trigger
+from test_control_node import World
+
+from vla_rl.hil.help import Calibration
+from vla_rl.ros import messages, qos
+from vla_rl.types import Source
+
+TOGGLE, SUCCESS, START = 0, 2, 7
+
+
+class Pad:
+    """A gamepad that says 50 times a second where its stick is."""
+
+    def __init__(self, peer):
+        self.axes, self.buttons, self.peer = [0.0] * 8, [0] * 8, peer
+        self._joy = peer.node.create_publisher(Joy, "joy", qos.OFFER)
+        self._unplugged = threading.Event()
+        self._thread = threading.Thread(target=self._be)
+        self._thread.start()
+
+    def _be(self):
+        while not self._unplugged.wait(0.02):
+            self._joy.publish(Joy(axes=self.axes, buttons=self.buttons))
+
+    def press(self, button):
+        for down in (1, 0):
+            self.buttons[button] = down
+            time.sleep(0.1)
+
+    def unplug(self):
+        self._unplugged.set()
+        self._thread.join()
+
+
+@pytest.fixture(scope="module")
+def graph(start, peer):
+    nodes = {"control": start("control_node"), "hil": start("hil_node", device="gamepad", console=False)}
+    for name in nodes:
+        assert peer.change(name, "configure"), nodes[name].log
+        assert peer.change(name, "activate"), nodes[name].log
+    world = World(peer)
+    world.begin()
+    yield world
+    world.fall_silent()
+
+
+@pytest.fixture
+def pad(graph, peer):
+    found = Pad(peer)
+    peer.until(lambda: peer.node.count_subscribers("joy") > 0)
+    yield found
+    found.unplug()
+
+
+def source(world, wanted):
+    return lambda: world.steps and world.last["source"] == wanted
+
+
+def toggle(graph, pad, wanted):
+    """Press until the arm has changed hands: on a loaded machine a gamepad may be lost at any time."""
+    end = time.monotonic() + PATIENCE_S
+    while not source(graph, wanted)():
+        assert time.monotonic() < end, f"it never became {wanted!r}: {said_so_far()}"
+        pad.press(TOGGLE)
+        since = time.monotonic()
+        graph.live(lambda since=since: source(graph, wanted)() or time.monotonic() > since + 2.0)
+
+
+def test_a_button_takes_over_mid_chunk_the_stick_drives_and_the_same_button_hands_back(graph, pad, peer):
+    graph.live(source(graph, Source.POLICY))
+    toggle(graph, pad, Source.HUMAN)
+    since = len(graph.steps)
+    before = graph.joints.copy()
+    pad.axes[4] = 1.0  # up
+    peer.until(lambda: np.abs(graph.joints - before).max() > 0.1)
+    acted = {messages.vector_of(m)["source"] for m in graph.steps[since:]}
+    assert Source.HUMAN in acted
+    assert Source.POLICY not in acted
+    pad.axes[4] = 0.0
+    toggle(graph, pad, Source.POLICY)
+
+
+def test_the_policy_acts_no_more_from_the_edge_on_and_every_edge_is_told(graph, pad, peer):
+    graph.live(source(graph, Source.POLICY))
+    before = len(graph.steps)
+    toggle(graph, pad, Source.HUMAN)
+    steps = [messages.vector_of(m) for m in graph.steps[before:]]
+    first = next(i for i, step in enumerate(steps) if step["mode"] == 2)
+    assert Source.POLICY not in {step["source"] for step in steps[first:] if step["mode"] == 2}
+    assert steps[first]["edges"] == steps[first - 1]["edges"] + 1
+    assert steps[first][f"edge/{steps[first]['edges']:.0f}/age"] >= 0
+    toggle(graph, pad, Source.POLICY)
+
+
+def test_a_device_that_is_lost_holds_the_arm_until_somebody_takes_over_anew(graph, pad, peer):
+    graph.live(source(graph, Source.POLICY))
+    toggle(graph, pad, Source.HUMAN)
+    pad.unplug()
+    graph.live(source(graph, Source.HOLD))
+    again = Pad(peer)
+    since = len(graph.steps)
+    graph.live(lambda: len(graph.steps) > since + 30)
+    assert {messages.vector_of(m)["source"] for m in graph.steps[since:]} == {Source.HOLD}
+    assert graph.why == "human_silent"
+    toggle(graph, again, Source.HUMAN)
+    toggle(graph, again, Source.POLICY)
+    again.unplug()
+
+
+def test_an_episode_is_what_the_operator_marks_and_a_second_mark_is_refused(graph, pad, peer):
+    told = peer.hear(JointState, "episode/status", qos.LATCHED)
+    pad.press(START)
+    peer.until(lambda: told and messages.vector_of(told[-1])["recording"] == 1)
+    pad.press(SUCCESS)
+    peer.until(lambda: messages.vector_of(told[-1])["recording"] == 0)
+    assert messages.vector_of(told[-1])["outcome"] == 1
+    answer = peer.call(Trigger, "episode/failure", Trigger.Request())
+    assert not answer.success
+    assert "has ended already, with outcome success" in answer.message
+    assert messages.vector_of(told[-1])["outcome"] == 1
+
+
+def test_a_policy_in_trouble_is_paused_and_the_operator_called(graph, peer, tmp_path):
+    path = tmp_path / "help.json"
+    Calibration(("elapsed",), (0.0,), (1.0,), 0.5, 0.1, 100).save(path)  # half a second is too long
+    modes = peer.hear(String, "control/mode", qos.LATCHED)
+    for step in ("deactivate", "cleanup"):
+        assert peer.change("hil", step)
+    peer.set_parameters("hil", {"ask_for_help": str(path)})
+    for step in ("configure", "activate"):
+        assert peer.change("hil", step)
+    peer.until(lambda: modes)
+    peer.trigger("control/pause")
+    peer.trigger("control/resume")
+    graph.live(lambda: modes[-1] == "AUTONOMOUS")
+    graph.live(lambda: modes[-1] == "PAUSED")

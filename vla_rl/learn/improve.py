@@ -1,0 +1,228 @@
+"""improve: sessions with corrections to a better policy, by any of the methods; `vla-rl improve` is this.
+
+::
+
+    OUT/critic/         the run of the critic, for methods that have one
+    OUT/policy/         the run of the policy: a checkpoint for --policy
+    OUT/improve.json    what was asked, what came of it, and what the sessions say of the policy that drove them
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from vla_rl.data.cache import open_numbers
+from vla_rl.data.dataset import open_dataset
+from vla_rl.data.sidecars import write_column
+from vla_rl.learn import rounds
+from vla_rl.learn.advantages import carried, judge
+from vla_rl.learn.bc import STATE
+from vla_rl.learn.best_chunk import train_best_chunk
+from vla_rl.learn.checkpoint import resolve
+from vla_rl.learn.config import RunConfig
+from vla_rl.learn.correction_config import BestChunkConfig, HGDaggerConfig, PreferenceConfig
+from vla_rl.learn.critic_config import CriticRunConfig
+from vla_rl.learn.extraction_config import RecapConfig
+from vla_rl.learn.hg_dagger import train_hg_dagger
+from vla_rl.learn.improve_config import ImproveConfig
+from vla_rl.learn.preference import train_preference
+from vla_rl.learn.recap import train_recap
+from vla_rl.learn.run import write_json
+from vla_rl.learn.value import train_value
+from vla_rl.policy.folder import read_config
+from vla_rl.reward.label import label
+
+RESULT = "improve.json"
+TAG = {"recap": "recap", "hil_serl": "marks", "expo": "marks"}
+"""Sidecars with the rewards that a method's critic learns from; pvp needs none."""
+
+Result = dict[str, Any]
+
+
+def improve(config: ImproveConfig, progress: bool = True) -> Result:
+    """A better policy from sessions.
+
+    On the way it writes rewards and returns beside the data sets, as sidecars, where the method needs them.
+
+    Args:
+        config: what to do; `session` and `data` are folders of LeRobotDataset v3.
+        progress: whether to show bars.
+
+    Returns:
+        JSON-ready: `policy` (checkpoint), `critic` (folder, or ""), `session` (`rounds.Round`), `curve`, `train`.
+
+    Raises:
+        ValueError: sessions, demonstrations, policy and critic do not fit, or nothing was corrected.
+    """
+    for root in (*config.session, *config.data):
+        require_fit(root, config.policy)
+    sessions = [open_numbers(root) for root in config.session]
+    result: Result = {
+        "method": config.method,
+        "config": dataclasses.asdict(config),
+        "session": rounds.summary(sessions).to_dict(),
+        "curve": rounds.curve(sessions),
+    }
+    result |= METHODS[config.method](config, progress)
+    Path(config.out).mkdir(parents=True, exist_ok=True)
+    write_json(Path(config.out) / RESULT, result)
+    return result
+
+
+def require_fit(root: str, policy: str) -> None:
+    """Refuse a data set of another robot, or with other cameras, than the policy's.
+
+    Raises:
+        ValueError: names what differs, with both sides.
+    """
+    config, found = read_config(resolve(policy)), open_dataset(root)
+    wanted = [name for name in config["input_features"] if "image" in name]
+    sides = {
+        "cameras": (sorted(wanted), sorted(set(wanted) & set(found.features))),
+        "rate [Hz]": (float(config["fps"]), float(found.fps)),
+        "joints": (list((config.get("action_spec") or {}).get("names", [])), found.names("action")),
+        "state": (list(config.get("state_names") or []), found.names(STATE) if STATE in found.features else []),
+    }
+    for what, (has, gives) in sides.items():
+        if has and has != gives:
+            raise ValueError(f"{root} does not fit {policy} in {what}: it has {gives}, the policy wants {has}")
+
+
+def _hg_dagger(config: ImproveConfig, progress: bool) -> Result:
+    return _policy(config, HGDaggerConfig, train_hg_dagger, progress)
+
+
+def _preference(config: ImproveConfig, progress: bool) -> Result:
+    return _policy(config, PreferenceConfig, train_preference, progress)
+
+
+def _recap(config: ImproveConfig, progress: bool) -> Result:
+    """The value of what followed, split at the first takeover; then a policy that is told what was better."""
+    tag = _label(config, "recap", 1.0, {})
+    critic = _critic(config, progress, algo="monte_carlo", reward=tag, gamma=1.0)
+    result = _policy(config, RecapConfig, train_recap, progress, critic=critic, reward=tag)
+    _write_advantages(config, critic, tag)
+    return result
+
+
+def _hil_serl(config: ImproveConfig, progress: bool) -> Result:
+    tag = _label(config, "sparse", config.gamma, {"unmarked": 1.0})
+    return _by_critic(config, progress, reward=tag, ensemble=10, draw=True, candidates=4, samples=4)
+
+
+def _pvp(config: ImproveConfig, progress: bool) -> Result:
+    return _by_critic(config, progress, draw=True, candidates=4, samples=4)
+
+
+def _by_critic(config: ImproveConfig, progress: bool, **options: Any) -> Result:
+    """A critic by temporal differences, then corrections and its best chunks."""
+    critic = _critic(config, progress, algo=config.method, gamma=config.gamma, sessions=len(config.session), **options)
+    return _policy(config, BestChunkConfig, train_best_chunk, progress, critic=critic, candidates=4)
+
+
+METHODS: dict[str, Callable[[ImproveConfig, bool], Result]] = {
+    "hg_dagger": _hg_dagger,
+    "preference": _preference,
+    "recap": _recap,
+    "hil_serl": _hil_serl,
+    "pvp": _pvp,
+    "expo": _hil_serl,
+}
+
+
+def _label(config: ImproveConfig, rule: str, gamma: float, options: dict[str, float]) -> str:
+    """Tag of the rewards and returns of all data: the one asked for, or now written from the operator's marks."""
+    if config.reward:
+        return config.reward
+    for root in (*config.data, *config.session):
+        label(root, rule, TAG[config.method], gamma, options)
+    return TAG[config.method]
+
+
+def _write_advantages(config: ImproveConfig, critic: str, tag: str) -> None:
+    """What the critic says of every frame, as sidecars `advantage_<tag>`; frames between decisions go with the last."""
+    common = _common(config, "policy")
+    judged = judge(RecapConfig(data=common["data"], init=config.policy, critic=critic, reward=tag, out="-"), "cpu")
+    rows, advantage = judged.of_steps()
+    for number, root in enumerate(common["data"]):
+        first, last = judged.offsets[number], judged.offsets[number + 1]
+        mine = (rows >= first) & (rows < last)
+        starts = judged.sets[number].starts
+        values = carried(rows[mine] - first, advantage[mine], starts, 0.0)
+        write_column(Path(root), "advantage", tag, values, starts, {"critic": critic, "reward": tag})
+
+
+def _critic(config: ImproveConfig, progress: bool, **options: Any) -> str:
+    """The critic's folder: the given one, or the one that is trained."""
+    if config.value:
+        return str(resolve(config.value))
+    wanted = {**_common(config, "critic"), "policy": config.policy, "steps": config.critic_steps, **options}
+    wanted["encoder"] = "policy" if config.method == "recap" else "own"  # the policy to be steered will have moved on
+    done = train_value(CriticRunConfig(**wanted), progress)
+    _stop_where_interrupted(done)
+    return str(done["checkpoint"])
+
+
+def _policy[C: RunConfig](
+    config: ImproveConfig, kind: type[C], train: Callable[[C, bool], Result], progress: bool, **options: Any
+) -> Result:
+    """The policy by a method of `vla-rl train`."""
+    wanted = {**_common(config, "policy"), "init": config.policy, "steps": config.steps, "lr": config.lr}
+    wanted |= {"batch": config.batch, "warmup": min(200, config.steps // 10), "ema": 0.99}
+    wanted |= {"checkpoint_interval": max(100, config.steps // 4), "image_size": _image_size(config.policy)}
+    known = {f.name: f for f in dataclasses.fields(kind)}
+    if "sessions" in known:
+        wanted |= {"sessions": len(config.session), "share": config.share}
+    done = train(kind(**{**wanted, **options, **_overrides(config, kind)}), progress)
+    _stop_where_interrupted(done)
+    return {"policy": done["checkpoint"], "critic": options.get("critic", ""), "train": done}
+
+
+def _image_size(policy: str) -> int:
+    """Side of the pictures that a policy sees [pixels], 0 where it sees none."""
+    features = read_config(resolve(policy))["input_features"]
+    return max((int(feature["shape"][-1]) for name, feature in features.items() if "image" in name), default=0)
+
+
+def _overrides(config: ImproveConfig, kind: type[RunConfig]) -> Result:
+    """`--set` as fields of the method's config.
+
+    Raises:
+        ValueError: one names no field; the message lists them.
+    """
+    default, found = kind(), {}
+    names = [f.name for f in dataclasses.fields(kind)]
+    for name, text in config.settings().items():
+        if name not in names:
+            raise ValueError(f"--set {name}: {config.method} has no such setting; there are: {', '.join(names)}")
+        try:
+            value = json.loads(text)
+        except json.JSONDecodeError:
+            value = text
+        if not isinstance(value, str) and isinstance(getattr(default, name), tuple):
+            value = tuple(value)
+        found[name] = value
+    return found
+
+
+def _common(config: ImproveConfig, folder: str) -> Result:
+    """What critic and policy are told alike."""
+    out = Path(config.out) / folder
+    return {
+        "data": (*config.data, *config.session),
+        "out": str(out),
+        "resume": config.resume and out.is_dir(),
+        "seed": config.seed,
+        "threads": config.threads,
+        "device": config.device,
+        "tensorboard": False,
+    }
+
+
+def _stop_where_interrupted(done: Result) -> None:
+    if done["stopped"] == "interrupted":
+        raise KeyboardInterrupt("interrupted; the same command with --resume goes on")

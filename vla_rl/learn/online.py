@@ -1,0 +1,104 @@
+"""Online: a learner beside a running graph. Whenever enough new episodes are complete, a round; then a push.
+
+::
+
+    session     e e e e e e e e e e e e e e e e e e e ...     the graph goes on recording
+    learner             |- round 1 -|     |- round 2 -| ...   each goes on from the policy of the one before
+    graph       v0 . . . . . . . . . v1 . . . . . . . . v2    takes over between two inferences
+
+    OUT/rounds/000001/      what `improve` writes
+    OUT/versions/policy/    see vla_rl.learn.versions; the policy node's parameter `versions` is this folder
+    OUT/versions/critic/    likewise the steering node's
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from vla_rl.learn import versions
+from vla_rl.learn.improve import RESULT, improve
+from vla_rl.learn.improve_config import ImproveConfig
+from vla_rl.learn.run import write_json
+
+POLL_S = 1.0
+
+Result = dict[str, Any]
+
+
+class Online:
+    """Rounds of improvement.
+
+    Args:
+        config: of each round; `policy` is what the first one goes on from.
+        episodes: how many episodes can be learned from by now.
+        sessions: the sessions' data sets, brought up to date.
+        wait: called between two looks.
+
+    Attributes:
+        policies, critics: the folders that versions are pushed into.
+    """
+
+    def __init__(
+        self,
+        config: ImproveConfig,
+        episodes: Callable[[], int],
+        sessions: Callable[[], tuple[str, ...]],
+        wait: Callable[[], None] = lambda: time.sleep(POLL_S),
+    ) -> None:
+        self.config, self._episodes, self._sessions, self._wait = config, episodes, sessions, wait
+        out = Path(config.out)
+        self.policies, self.critics = out / "versions/policy", out / "versions/critic"
+        self._rounds = out / "rounds"
+
+    def run(self, told: Callable[[Result], None] = lambda _: None) -> Result:
+        """Go on until enough rounds are done, from the last one that was pushed.
+
+        Args:
+            told: takes each round's result: that of `improve`, `round`, `version` and `episodes`.
+
+        Returns:
+            The last round's result, {} where there was none.
+        """
+        done, seen, result = self._pushed(), self._seen(), Result()
+        while not self.config.rounds or done < self.config.rounds:
+            if (count := self._episodes()) < seen + self.config.every:
+                self._wait()
+                continue
+            done, seen = done + 1, count
+            result = self._round(done, count)
+            told(result)
+        return result
+
+    def _pushed(self) -> int:
+        """Rounds that are done: number of the newest version."""
+        found = versions.newest(self.policies)
+        return found.number if found else 0
+
+    def _seen(self) -> int:
+        """Episodes that the last round learned from."""
+        found = versions.newest(self.policies)
+        return self._learned(found.number) if found else 0
+
+    def _learned(self, number: int) -> int:
+        path = self._rounds / f"{number:06d}" / RESULT
+        return int(json.loads(path.read_text())["episodes"]) if path.is_file() else 0
+
+    def _round(self, number: int, episodes: int) -> Result:
+        """One round, and its push; the policy goes last, so that the critic that belongs to it is there already."""
+        found = versions.newest(self.policies)
+        policy = str(found.path) if found else self.config.policy
+        out = self._rounds / f"{number:06d}"
+        config = dataclasses.replace(
+            self.config, session=self._sessions(), policy=policy, out=str(out), resume=out.is_dir(), online=False
+        )
+        result = {**improve(config, progress=False), "round": number, "episodes": episodes}
+        if result["critic"] and not self.config.value:
+            versions.publish(self.critics, result["critic"])
+        result["version"] = versions.publish(self.policies, result["policy"]).number
+        write_json(out / RESULT, result)
+        return result
