@@ -2,13 +2,27 @@ from glob import glob
 
 from setuptools import find_packages, setup
 
-NODES = ("robot_node", "policy_node", "steering_node", "policy_steering", "control_node", "lifecycle_manager")
+NODES = (
+    "robot_node",
+    "policy_node",
+    "steering_node",
+    "policy_steering",
+    "control_node",
+    "recorder_node",
+    "hil_node",
+    "lifecycle_manager",
+)
 
 setup(
     name="vla_rl",
     version="0.1.0",
     packages=find_packages(include=["vla_rl*"]),
-    package_data={"vla_rl": ["**/*.yaml", "**/*.json", "**/*.safetensors", "**/*.md", "**/*.html", "**/*.xml"]},
+    package_data={
+        "vla_rl": [
+            *(f"**/*.{kind}" for kind in ("yaml", "json", "safetensors", "md", "xml")),
+            *(f"**/*.{kind}" for kind in ("html", "css", "js", "svg")),
+        ]
+    },
     data_files=[
         ("share/ament_index/resource_index/packages", ["resource/vla_rl"]),
         ("share/vla_rl", ["package.xml"]),

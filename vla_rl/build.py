@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vla_rl.hil.scripted import OperatorConfig
     from vla_rl.robot import Robot
     from vla_rl.rollout.audit import AuditConfig
     from vla_rl.rollout.learned import Plan
@@ -72,12 +73,14 @@ class PolicyConfig:
         noise: execution noise of scripted experts, arm joints [rad].
         plan: how a learned policy's chunks are chosen and executed; None takes its defaults.
         device: "auto", "cpu" or "cuda".
+        operator: who watches a learned policy and corrects it; None for nobody.
     """
 
     name: str
     noise: float = 0.0
     plan: Plan | None = None
     device: str = "auto"
+    operator: OperatorConfig | None = None
 
 
 def _choose(what: str, name: str, known: tuple[str, ...] | list[str]) -> str:
@@ -218,6 +221,8 @@ def plan(
     trusted: bool = False,
     draws: int = 0,
     spread: float = 0.1,
+    guide: str = "",
+    guide_temperature: float = 0.1,
     **options: Any,
 ) -> Plan | None:
     """How chunks are chosen and executed; None for a script, which has no chunks.
@@ -228,6 +233,7 @@ def plan(
         selector: name of the rule that chooses.
         critic: name of a shipped one, its folder, or that of its training.
         draws, spread: `draws` and `scale` of `PerturbConfig`.
+        guide, guide_temperature: `method` ("" for none) and `temperature` of `GuidedConfig`.
         options: see `ChooserConfig`.
 
     Raises:
@@ -237,10 +243,12 @@ def plan(
         from vla_rl.policy.perturb import PerturbConfig
         from vla_rl.rollout.learned import Plan
         from vla_rl.steer.choose import ChooserConfig
+        from vla_rl.steer.guided import GuidedConfig
 
         chooser, perturb = ChooserConfig(selector=selector, **options), PerturbConfig(draws, spread)
+        guidance = GuidedConfig(guide, guide_temperature) if guide else None
         found = critic and check_critic(critic)
-        return Plan(steps_per_chunk, ensemble, candidates, chooser, found, trusted, perturb)
+        return Plan(steps_per_chunk, ensemble, candidates, chooser, found, trusted, perturb, guidance)
     if (steps_per_chunk, ensemble, candidates, selector, critic) != (0, "none", 1, "first", ""):
         raise ValueError(
             f"'{policy}' has no chunks: leave out --steps-per-chunk, --ensemble, --candidates, --selector and --critic"
@@ -292,13 +300,19 @@ def make_actor(config: PolicyConfig) -> Actor:
     """
     from vla_rl.rollout.actors import ExpertActor, RandomActor
 
+    if config.name in SCRIPTED and config.operator is not None:
+        raise ValueError(f"an operator corrects learned policies, and '{config.name}' is a script; give a checkpoint")
     if config.name == "random":
         return RandomActor()
     if config.name in SCRIPTED:
         return ExpertActor(clumsy=config.name == "clumsy", noise=config.noise)
-    from vla_rl.rollout.learned import Plan, load_actor
+    from vla_rl.rollout.learned import Plan, load_actor, load_chunks
 
-    return load_actor(config.name, config.plan or Plan(), config.device)
+    if config.operator is None:
+        return load_actor(config.name, config.plan or Plan(), config.device)
+    from vla_rl.rollout.corrected import CorrectedActor
+
+    return CorrectedActor(load_chunks(config.name, config.plan or Plan(), config.device), config.operator)
 
 
 def make_player(env: EnvConfig, policy: PolicyConfig, threads: int = 0, audit: AuditConfig | None = None) -> Player:

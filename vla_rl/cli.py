@@ -23,8 +23,12 @@ COMMANDS = {
     "collect": "play episodes with a scripted expert or a policy and write a LeRobotDataset v3",
     "train": "train a policy: vla-rl train bc --data DIR --out DIR",
     "eval": "measure a policy over seeded episodes: success, language, cycle time; HTML report",
+    "improve": "make a better policy of sessions with corrections: vla-rl improve --session DIR --policy CKPT",
+    "calibrate": "when a policy asks for help: vla-rl calibrate --data COLLECTED --out help.json",
     "pair": "put a policy and its critic into one folder that LeRobot's tools run: vla-rl pair CKPT --critic DIR",
     "up": "start robot, policy, steering and control as a ROS 2 graph: vla-rl up sim",
+    "record": "record a graph that runs already: vla-rl record SESSION",
+    "replay": "run a recorded session again: every candidate, choice and command, bit by bit",
     "dataset": "look at, check or export a data set: vla-rl dataset info|check|export DIR",
     "bench": "measure this machine's speed: vla-rl bench NAME|all",
 }
