@@ -267,3 +267,10 @@ def test_impossible_extractions_are_refused_in_one_line(make, said):
     with pytest.raises(ValueError, match=said) as refusal:
         make()
     assert "\n" not in str(refusal.value)
+
+
+def test_a_threshold_that_nothing_clears_is_named_with_the_largest_advantage(tmp_path, start, critic):
+    rollouts = cache()
+    critic(trajectories(rollouts))
+    with pytest.raises(ValueError, match=r"no candidate clears --threshold 1e\+06; the largest advantage is"):
+        BestOfN(BestOfNConfig(**small(tmp_path, init=str(start), critic="c", threshold=1e6)), [rollouts])

@@ -85,7 +85,7 @@ class Recipe:
             weak_step=10,
             rollouts=4,
             critic={"algo": "iql", "rank": 1, "steps": 20, "batch": 32},
-            distilled={"steps": 5},
+            distilled={"steps": 5, "threshold": 0.0},
             third_party=ThirdParty(steps=2, batch=4, channels=(16, 32, 64)),
             rules=RULES[::3],
             validation=2,

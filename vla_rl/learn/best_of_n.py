@@ -38,6 +38,9 @@ class BestOfN(PolicyExtraction[BestOfNConfig]):
             raise ValueError("best_of_n needs rollouts of the policy: `vla-rl collect --candidates 8 --policy CKPT`")
         rows, advantage = judged.of_candidates()
         best, chosen = best_candidates(advantage, self.settings.threshold)
+        if not chosen.any():
+            limit = f"{self.settings.threshold:g}; the largest advantage is {advantage.max():.3g}"
+            raise ValueError(f"best_of_n: no candidate clears --threshold {limit}")
         self.rows, self.share = rows[chosen], float(chosen.mean())
         self.targets = np.stack([self._chunks(judged, int(r))[k] for r, k in zip(self.rows, best[chosen], strict=True)])
         self.slot = np.full(judged.offsets[-1], -1)
