@@ -251,13 +251,13 @@ def test_a_full_disk_ends_the_episode_in_one_line_and_harms_no_other(tmp_path):
 
 
 def fill(root):
-    """In a process whose files can not grow beyond 200 kB (where a disk is full, the error is another number)."""
+    """In a process whose files can not grow beyond 2 MB, many chunks (where a disk is full, the error is another number)."""
     import resource
 
     failed = threading.Event()
     recorder = Recorder(open_session(root, recording=quick(keep="raw")), failed=lambda _: failed.set())
     play(recorder)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, resource.RLIM_INFINITY))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, resource.RLIM_INFINITY))
     recorder.mark(Marks(recording=True, ordinal=1))
     for i in range(4000):
         recorder.take(camera("front", i % 5, START + i, size=64))

@@ -142,5 +142,5 @@ def test_a_policy_in_trouble_is_paused_and_the_operator_called(graph, peer, tmp_
     peer.until(lambda: modes)
     peer.trigger("control/pause")
     peer.trigger("control/resume")
-    graph.live(lambda: modes[-1] == "AUTONOMOUS")
-    graph.live(lambda: modes[-1] == "PAUSED")
+    graph.live(lambda: modes[-1].data == "AUTONOMOUS")
+    graph.live(lambda: modes[-1].data == "PAUSED")

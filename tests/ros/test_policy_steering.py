@@ -71,7 +71,7 @@ def test_it_goes_when_asked_to_go_while_it_is_still_starting(library, start, pee
 
 UNFIT = {
     "no such policy": ({"checkpoint": "nobody"}, "no policy 'nobody'; there are:"),
-    "a script": ({"checkpoint": "expert"}, "checkpoint 'expert' is a script; there are: tabletop"),
+    "a script": ({"checkpoint": "expert"}, "checkpoint 'expert' is a script; there are: distilled, tabletop, weak"),
     "cameras the robot lacks": ({"cameras": ("front",)}, "cameras front, wrist in the policy, front in robot 'so101'"),
     "a device that is not there": ({"device": "abacus"}, "no device 'abacus' here"),
 }
