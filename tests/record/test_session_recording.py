@@ -251,7 +251,7 @@ def test_a_full_disk_ends_the_episode_in_one_line_and_harms_no_other(tmp_path):
 
 
 def fill(root):
-    """In a process whose files can not grow beyond 2 MB, many chunks (where a disk is full, the error is another number)."""
+    """In a process whose files can not grow beyond 2 MB (where a disk is full, the error is another number)."""
     import resource
 
     failed = threading.Event()
