@@ -18,7 +18,7 @@ import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ import numpy as np
 
 from vla_rl import build, cli
 from vla_rl.bench.uplift import play
+from vla_rl.rollout.setup import read_setup
 from vla_rl.rollout.uplift import Arm, differences, gain, rates
 
 ARMS = ("base", "improved", "plain", "base_steered", "improved_steered")
@@ -71,14 +72,7 @@ class Setup:
         Raises:
             ValueError: it is no such file; names what is missing or unknown.
         """
-        try:
-            given = json.loads(path.read_text())
-            known = {f.name for f in fields(cls)}
-            if unknown := sorted(set(given) - known - {"about"}):
-                raise ValueError(f"it has {', '.join(unknown)}; known are {', '.join(sorted(known))}")
-            return cls(**{name: value for name, value in given.items() if name in known})
-        except (OSError, ValueError, TypeError, AttributeError) as error:
-            raise ValueError(f"{path} is not the setup of an improvement: {error}") from error
+        return read_setup(cls, path, "an improvement")
 
 
 def run(

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vla_rl.rollout.setup import read_setup
 from vla_rl.rollout.statistics import mean_of_tasks
 
 CURVE = (1, 2, 4, 8, 16, 32)
@@ -79,15 +79,7 @@ class Setup:
         Raises:
             ValueError: it is no such file; names what is missing or unknown.
         """
-        try:
-            given = json.loads(path.read_text())
-            known = {f.name for f in fields(cls)}
-            unknown = sorted(set(given) - known - {"about"})
-            if unknown:
-                raise ValueError(f"it has {', '.join(unknown)}; known are {', '.join(sorted(known))}")
-            return cls(**{name: value for name, value in given.items() if name in known})
-        except (OSError, ValueError, TypeError, AttributeError) as error:
-            raise ValueError(f"{path} is not the setup of an uplift: {error}") from error
+        return read_setup(cls, path, "an uplift")
 
     def arms(self) -> dict[str, Arm]:
         """All arms by name, those first that matter most; a name without a policy is left out."""
