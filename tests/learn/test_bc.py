@@ -20,14 +20,6 @@ NAMES = [f"joint_{i}.pos" for i in range(5)] + ["gripper.pos"]
 SMALL = ("width=32", "text_width=16", "queries=2", "noise_draws=1")
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def episode(number):
     rng = np.random.default_rng(number)
     state = np.cumsum(rng.normal(0, 1, (LENGTH, 6)), axis=0).astype(np.float32)

@@ -18,14 +18,6 @@ from vla_rl.policy.weights import CheckpointError
 LINE = World((6,), window=2)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def learner(out, data, **options):
     return CriticLearner(settings_of(out, **{"batch": 64, "width": 16, **options}), Source(data, CARD))
 

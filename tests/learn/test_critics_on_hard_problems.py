@@ -2,19 +2,10 @@
 
 import numpy as np
 import pytest
-import torch
 from mdps import GAMMA, World, learn, q_table, returns, transitions
 
 LEFT, RIGHT = np.full((2, 1), -1.0, np.float32), np.full((2, 1), 1.0, np.float32)
 LINE = World((6,), window=2)
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def forks():

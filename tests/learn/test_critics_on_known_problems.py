@@ -11,14 +11,6 @@ TAU = 0.9
 TOLERANCE = 0.08  # of values in [0, 1]
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def error(algorithm, world, wanted):
     """The largest error of Q over chunks that the data can show."""
     found = q_table(algorithm, world.goal, world.chunks)

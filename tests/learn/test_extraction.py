@@ -25,14 +25,6 @@ H, WINDOW, K = 8, 4, 5
 ROWS = EPISODES * LENGTH
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def start(tmp_path_factory):
     """A policy to go on from."""

@@ -24,12 +24,8 @@ QUICK = {"steps": 2, "critic_steps": 4, "batch": 8, "threads": 1, "device": "cpu
 
 
 @pytest.fixture(autouse=True)
-def one_thread(tmp_path, monkeypatch):
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("VLA_RL_CACHE", str(tmp_path / "cache"))
-    yield
-    torch.set_num_threads(before)
 
 
 def store(root, number=EPISODES, corrected=True, **changes):

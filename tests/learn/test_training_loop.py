@@ -15,14 +15,6 @@ from vla_rl.learn.guard import Diverged
 from vla_rl.record.durable import LockedError
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def losses(out):
     return {line["step"]: line["loss"] for line in map(json.loads, (out / "log.jsonl").read_text().splitlines())}
 

@@ -17,14 +17,6 @@ from vla_rl.value.checkpoint import load_critic
 LINE = World((6,), window=2)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def data(**changes):
     return transitions(LINE.record(30), 2, LINE.goal, LINE.chunks, **changes)
 

@@ -11,23 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vla_rl.reward.rule import EpisodeColumns, Tail
+from vla_rl.reward.rule import EpisodeColumns
 from vla_rl.reward.time_to_success import TimeToSuccess
 
 
 @dataclass(frozen=True)
-class Recap:
-    """Time to success, split at the first frame that a human drove.
-
-    Attributes:
-        failure: cost of a failure, in steps; 0 takes the length of the data set's longest episode.
-    """
-
-    failure: float = 0.0
-    low: float = -1.0
-    high: float = 0.0
-    tail: Tail = "zero"
-    looks: bool = False
+class Recap(TimeToSuccess):
+    """Time to success, split at the first frame that a human drove."""
 
     def __call__(self, episode: EpisodeColumns) -> NDArray[np.float32]:
         """The reward of every step, (T,); an unmarked episode costs its steps and says nothing of its end."""
@@ -35,7 +25,7 @@ class Recap:
         step = np.float32(-1.0 / (episode.longest + failure))
         reward = np.full((len(episode),), step, np.float32)
         if episode.outcome is not None:
-            reward[:] = TimeToSuccess(self.failure)(episode)
+            reward[:] = super().__call__(episode)
         for cut in self.cuts(episode):
             reward[cut - 1] = step * (1.0 + failure)
         return reward

@@ -172,7 +172,7 @@ def weighted(
 
 
 def mean(chunks: Chunks, values: Chunks | None, previous: Chunks | None, rng: np.random.Generator) -> Choice:
-    """The mean of the largest mode (KeyStone's, see `medoid`); needs no critic: the control arm of `weighted_mean`."""
+    """The mean of the largest mode (see `medoid.modes`); needs no critic: the control arm of `weighted_mean`."""
     return blend(chunks, np.full(len(chunks), 1.0 / len(chunks)), "mean")
 
 
