@@ -245,7 +245,7 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], Float32]):
         from vla_rl.sim.expert import Expert, Style
 
         style = Style.clumsy(seed) if clumsy else Style.careful(seed)
-        return Expert(self.world, self._kinematics, self._task, replace(style, speed=style.speed * pace))
+        return Expert(self.world, self._kinematics, self._task, replace(style, tempo=pace))
 
     def save_state(self) -> NDArray[np.uint8]:
         """The whole episode as bytes, (N,) uint8: the engine's state and everything that is latched."""

@@ -67,6 +67,7 @@ class Style:
     Attributes:
         seed: of every choice made on the way.
         speed: multiple of the usual speed.
+        tempo: how much faster everything goes, accelerations included.
         height: how far above a thing it is approached from [m].
         opening: of the gripper when it approaches [rad].
         aim: standard deviation of the error in aiming, drawn anew at every attempt [m].
@@ -81,6 +82,7 @@ class Style:
     aim: float = 0.0
     hesitation: float = 0.0
     detour: float = 0.0
+    tempo: float = 1.0
 
     @classmethod
     def careful(cls, seed: int) -> Style:
@@ -110,7 +112,7 @@ class Expert:
 
     def __init__(self, world: World, kinematics: Kinematics, task: Task, style: Style) -> None:
         self.world, self.style = world, style
-        self._motion = Motion(world, kinematics, style.speed)
+        self._motion = Motion(world, kinematics, style.speed, style.tempo)
         self._rng = np.random.default_rng(style.seed)
         prelude = self._detour(task)
         self._phases, self._first = [*prelude, *task.phases(self)], len(prelude)

@@ -73,11 +73,12 @@ class Motion:
     Args:
         world: the world it looks at.
         kinematics: of the arm alone.
-        pace: multiple of the usual speed.
+        pace: multiple of the usual speed, at the usual accelerations.
+        tempo: how much faster time runs for the plan: speeds grow with it, accelerations with its square.
     """
 
-    def __init__(self, world: World, kinematics: Kinematics, pace: float = 1.0) -> None:
-        self._world, self._kinematics, self._pace = world, kinematics, pace
+    def __init__(self, world: World, kinematics: Kinematics, pace: float = 1.0, tempo: float = 1.0) -> None:
+        self._world, self._kinematics, self._pace, self._dt = world, kinematics, pace, tempo * world.dt
         self._plan = world.gripper
         self._reach = np.array([joint.velocity for joint in world.robot.joints]) * world.dt
         self.stop()
@@ -101,7 +102,7 @@ class Motion:
 
     def towards(self, goal: Goal) -> Array:
         """Joint targets (J,) [rad] of the next step towards a goal."""
-        dt, pace = self._world.dt, self._pace * goal.speed
+        dt, pace = self._dt, self._pace * goal.speed
         gap = goal.position - self._plan.position
         distance = float(np.linalg.norm(gap))
         wish = gap / max(distance, 1e-9) * min(MAX_SPEED * pace, math.sqrt(2 * BRAKING * distance), 10.0 * distance)

@@ -190,3 +190,16 @@ def test_a_button_or_drawer_counts_only_when_moved_far_enough_and_the_named_one(
         env.world.set_joint(f"{task}1", second)
         env.world.settle()
         assert env._task.satisfied == expected
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_an_expert_at_a_higher_pace_does_the_same_in_proportionally_less_time(task):
+    env = make(task)
+    steps = {1.0: 0, 1.35: 0}
+    for pace in steps:
+        for seed in range(3):
+            env.reset(seed=seed)
+            info = [info for _, info in episode(env, env.expert(seed=seed, pace=pace))]
+            steps[pace] += len(info)
+            assert info[-1]["is_success"]
+    assert steps[1.35] < 0.85 * steps[1.0]

@@ -13,6 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
+from vla_rl.learn.train import bf16
+
 MERGED, RUN, LAST = "data", "run", "checkpoints/last"
 
 
@@ -40,6 +44,7 @@ class ThirdParty:
         """Of `lerobot-train`: one frame of observation, no weights from the network."""
         policy = {
             "type": "diffusion",
+            "device": "cpu",
             "push_to_hub": "false",
             "n_obs_steps": 1,
             "horizon": self.horizon,
@@ -51,6 +56,7 @@ class ThirdParty:
             "noise_scheduler_type": "DDIM",
             "num_inference_steps": self.denoising,
             "optimizer_lr": self.lr,
+            "use_amp": str(bf16("auto", torch.device("cpu"))).lower(),
         }
         run = {"steps": self.steps, "batch_size": self.batch, "save_freq": max(1, self.steps // 4), "num_workers": 1}
         return [f"--policy.{key}={value}" for key, value in policy.items()] + [f"--{k}={v}" for k, v in run.items()]
