@@ -26,7 +26,7 @@ $(STAMP): requirements.lock setup.py pyproject.toml
 	@touch $@
 
 demo: install
-	$(PY) -m vla_rl eval --graph --policy tabletop --task all --episodes 4 --out outputs/demo
+	$(PY) -m vla_rl demo --out outputs/demo
 
 test: install
 	$(PY) -m pytest -n 2 --dist worksteal tests

@@ -10,6 +10,7 @@ NODES = (
     "control_node",
     "recorder_node",
     "hil_node",
+    "teleop_node",
     "lifecycle_manager",
 )
 

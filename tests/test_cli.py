@@ -79,7 +79,7 @@ def test_train_has_a_flag_with_help_for_every_field_of_its_config(capsys):
 
 OUT = "{tmp}/out"
 BAD = {
-    "unknown command": (("colect",), 2, "unknown command 'colect'; there are: doctor, collect"),
+    "unknown command": (("colect",), 2, "unknown command 'colect'; there are: demo, doctor, collect"),
     "no such flag": (("eval", "--polisy", "x"), 2, "--policy"),
     "wrong number": (("collect", "--out", OUT, *TOY, "--episodes", "many"), 2, "invalid int value: 'many'"),
     "no episodes": (("collect", "--out", OUT, *TOY, "--episodes", "0"), 1, "--episodes"),

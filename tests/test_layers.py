@@ -10,10 +10,10 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ROOMS = [
-    "types", "robot", "kinematics", "observe", "policy", "value", "steer", "execute",
+    "types", "arm_file", "robot", "kinematics", "observe", "policy", "value", "steer", "execute",
     "record", "hil", "data", "reward", "learn", "rollout",
 ]  # fmt: skip
-EVERYWHERE = {"build", "cli", "ros", "bench", "commands"}  # may import any room
+EVERYWHERE = {"build", "build_arm", "cli", "ros", "bench", "commands"}  # may import any room
 FORBIDDEN = {
     **{room: {"rclpy", "mujoco"} for room in ("policy", "value", "steer", "data", "reward", "learn")},
     **{room: {"torch", "rclpy"} for room in ("execute", "record", "hil")},
@@ -44,9 +44,9 @@ def imports(path: Path) -> list[str]:
 
 def may_import(importer: str, imported: str) -> bool:
     if importer in EVERYWHERE or importer in ("__init__", "__main__") or importer == imported:
-        return imported not in ("sim", "hardware") or importer in ("build", "bench", imported)
+        return imported not in ("sim", "hardware") or importer in ("build", "build_arm", "bench", imported)
     if importer in ("sim", "hardware"):
-        return imported in ("types", "robot", "kinematics")
+        return imported in ("types", "arm_file", "robot", "kinematics")
     return imported in ROOMS and ROOMS.index(imported) < ROOMS.index(importer)
 
 

@@ -12,6 +12,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vla_rl.build_arm import ARMS
+
 if TYPE_CHECKING:
     from vla_rl.hil.scripted import OperatorConfig
     from vla_rl.robot import Robot
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from vla_rl.rollout.play import Actor, Player
     from vla_rl.rollout.world import World
 
-ROBOTS = ("mujoco",)
+ROBOTS = ("mujoco", *ARMS)
 SCRIPTED = ("expert", "clumsy", "random")
 LEVELS = ("none", "train", "positions", "looks")
 CAMERAS = ("front", "wrist")
@@ -364,7 +366,7 @@ def make_robot(name: str, task: str, env: EnvConfig, size: tuple[int, int], spee
     Raises:
         ValueError: no such robot or task.
     """
-    _choose("robot", name, ROBOTS)
+    _choose("simulated robot", name, [robot for robot in ROBOTS if robot not in ARMS])
     _choose("task", task, task_names())
     os.environ.setdefault("MUJOCO_GL", "egl")
     from vla_rl.sim.env import TabletopEnv

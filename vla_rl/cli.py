@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 COMMANDS = {
+    "demo": "the shipped policy on all tasks through the graph, then a correction session and what it bought",
     "doctor": "check this machine: Python, rendering, ROS, GPU, disk; says how to mend what is wrong",
     "collect": "play episodes with a scripted expert or a policy and write a LeRobotDataset v3",
     "train": "train a policy: vla-rl train bc --data DIR --out DIR",
@@ -27,8 +28,10 @@ COMMANDS = {
     "calibrate": "when a policy asks for help: vla-rl calibrate --data COLLECTED --out help.json",
     "pair": "put a policy and its critic into one folder that LeRobot's tools run: vla-rl pair CKPT --critic DIR",
     "up": "start robot, policy, steering and control as a ROS 2 graph: vla-rl up sim",
+    "twin": "an SO-101 that is not there: its servo bus on a pseudo-terminal, MuJoCo behind it",
     "record": "record a graph that runs already: vla-rl record SESSION",
     "replay": "run a recorded session again: every candidate, choice and command, bit by bit",
+    "sysid": "find an arm's delay and servo gains from a session: vla-rl sysid --session DIR",
     "dataset": "look at, check or export a data set: vla-rl dataset info|check|export DIR",
     "bench": "measure this machine's speed: vla-rl bench NAME|all",
 }

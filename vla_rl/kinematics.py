@@ -100,7 +100,8 @@ class Kinematics:
             frame, "site", self.config.position_cost, self.config.orientation_cost, lm_damping=self.config.damping
         )
         self._limits = [mink.ConfigurationLimit(model)]
-        self._frozen = [mink.DofFreezingTask(model, self._other_dofs(model))]
+        others = self._other_dofs(model)
+        self._frozen = [mink.DofFreezingTask(model, others)] if others else []
 
     def _other_dofs(self, model: mujoco.MjModel) -> list[int]:
         """Degrees of freedom that the inverse must leave alone: the gripper, and whatever else the model has."""

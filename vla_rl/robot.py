@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-import yaml
-
+from vla_rl import arm_file
 from vla_rl.types import Array, Image, Observation, RobotSpec
 
 
@@ -55,7 +56,44 @@ class Robot(Protocol):
         """Stop and stay: arm joints where they are, gripper at its last command. Returns the targets, (J,) [rad]."""
 
     def close(self) -> None:
-        """Let go of devices and windows; torque is never cut by this."""
+        """Let go of devices and windows; torque is cut by this only where the arm was told to do so at its exit."""
+
+
+class Fault(ValueError):  # noqa: N818  the word of the field, for a state of a robot that an exception carries
+    """A robot takes no commands: one line that names the part and the cause."""
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """One picture, (H, W, 3) uint8 RGB, and when it was captured, robot clock [ns]."""
+
+    image: Image
+    stamp_ns: int
+
+
+@runtime_checkable
+class Physical(Protocol):
+    """What a real arm can do besides.
+
+    A fault latches: from then on `command` raises `Fault` and nothing more is sent, until somebody calls `recover`.
+    """
+
+    @property
+    def fault(self) -> str:
+        """What is wrong with it, in one line; "" while nothing is."""
+
+    def recover(self) -> None:
+        """Look again, and take commands if all is well.
+
+        Raises:
+            Fault: it is not.
+        """
+
+    def frames(self) -> Mapping[str, Frame]:
+        """The newest picture of each camera; one that fell silent is missing."""
+
+    def figures(self) -> Mapping[str, float]:
+        """Counters and measures by name, for the diagnostics."""
 
 
 @runtime_checkable
@@ -79,12 +117,33 @@ def arm_names() -> list[str]:
 
 
 def arm_spec(name: str) -> RobotSpec:
-    """The RobotSpec of an arm by name; simulation and hardware read the same file.
+    """The RobotSpec of an arm by name, or of a person's own file; simulation and hardware read the same file.
+
+    Args:
+        name: of an arm in hardware/arms, or the path of a .yaml file.
 
     Raises:
-        ValueError: no such arm; the message lists those that exist.
+        ValueError: no such arm, the message lists those that exist; or its file is wrong, in all these ways.
     """
+    return arm_file.load(_arm_path(name))
+
+
+def arm_section(name: str, driver: str) -> dict[str, Any]:
+    """What an arm's file says to a driver of its own, {} where nothing.
+
+    Args:
+        name: as in `arm_spec`.
+        driver: one of `arm_file.DRIVERS`.
+
+    Raises:
+        ValueError: as `arm_spec`.
+    """
+    return dict(arm_file.read(_arm_path(name)).get(driver) or {})
+
+
+def _arm_path(name: str) -> Path | Traversable:
+    if name.endswith(".yaml"):
+        return Path(name)
     if name not in arm_names():
-        raise ValueError(f"unknown arm '{name}'; there are: {', '.join(arm_names())}")
-    path = files("vla_rl") / "hardware/arms" / f"{name}.yaml"
-    return RobotSpec.from_dict(yaml.safe_load(path.read_text()))
+        raise ValueError(f"unknown arm '{name}'; there are: {', '.join(arm_names())}, or give a .yaml file")
+    return files("vla_rl") / "hardware/arms" / f"{name}.yaml"

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "record"))
@@ -24,9 +25,11 @@ from session_messages import (
     vector,
 )
 
+from vla_rl.data import writers
 from vla_rl.data.dataset import open_dataset
 from vla_rl.data.inspect import check
-from vla_rl.data.sessions import NoRowsError, SessionEpisodes, convert, dataset_of
+from vla_rl.data.lerobot import export
+from vla_rl.data.sessions import Files, NoRowsError, Pixels, SessionEpisodes, convert, dataset_of
 from vla_rl.data.sidecars import read_candidates
 from vla_rl.record import cdr
 from vla_rl.record.folder import SessionFolder
@@ -221,3 +224,30 @@ def test_strangers_on_our_topics_are_left_out_of_rows(tmp_path):
     episodes = SessionEpisodes(session.root)
     assert len(episodes) == 2
     assert [len(found["action"]) for found, _, _ in episodes.episodes()] == [9]
+
+
+def test_pictures_are_read_one_at_a_time_and_come_out_as_they_were(tmp_path):
+    found, _, _ = converted(tmp_path / "s")
+    files = found["observation.images.front"]
+    assert isinstance(files, Files)
+    frames = files._frames
+    rng = np.random.default_rng(0)
+    for row in rng.permutation(30)[:10].tolist():  # in any order
+        file = np.frombuffer(files[row], np.uint8)
+        assert np.array_equal(cv2.imdecode(file, cv2.IMREAD_COLOR)[..., ::-1], picture_of(row))
+        assert np.array_equal(Pixels(files)[row], picture_of(row))
+    assert not any(isinstance(value, bytes) for frame in frames for value in vars(frame).values())
+    assert len({id(frame.fetch.func) for frame in frames}) == 1  # one reader, which holds one chunk
+    assert files[3:5] == [files[3], files[4]]
+
+
+def test_an_episode_of_many_row_groups_is_the_same_data_set(tmp_path, monkeypatch):
+    recorder = Recorder(open_session(tmp_path / "s"))
+    play(recorder, 30)
+    recorder.close()
+    whole = export(SessionEpisodes(tmp_path / "s"), tmp_path / "whole")
+    monkeypatch.setattr(writers, "_ROWS", 7)
+    parts = export(SessionEpisodes(tmp_path / "s"), tmp_path / "parts")
+    one, two = (pq.read_table(next(root.glob("data/**/*.parquet"))) for root in (whole, parts))
+    assert one.equals(two)
+    assert pq.ParquetFile(next(parts.glob("data/**/*.parquet"))).num_row_groups == 5

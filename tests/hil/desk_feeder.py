@@ -2,6 +2,7 @@
 
 import threading
 import time
+from functools import partial
 
 import cv2
 import numpy as np
@@ -84,7 +85,7 @@ class Feeder:
         if command is not None and command.twist is not None and np.any(command.twist):
             self.commands.append(command)
         for name in self._cameras:
-            desk.saw(name, self._pictures[name][period % 30])
+            desk.saw(name, partial(bytes, self._pictures[name][period % 30]))
         if period % 3 == 0:
             desk.valued(0.6 + 0.3 * np.sin(period / 40), 0.05 + 0.03 * np.cos(period / 17))
             desk.planned(plan(period))

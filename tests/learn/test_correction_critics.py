@@ -9,7 +9,7 @@ from mdps import CARD, GAMMA, World, learn, settings_of, transitions
 
 from vla_rl.data.trajectories import Trajectories
 from vla_rl.data.transitions import ChunkTransitions, TransitionConfig
-from vla_rl.learn.expo import Expo, load_edit, save_edit
+from vla_rl.learn.expo import EDIT, Expo, load_edit, save_edit
 from vla_rl.learn.hil_serl import half_and_half
 from vla_rl.learn.qc import QC
 from vla_rl.learn.value import CriticLearner, Source
@@ -163,3 +163,8 @@ def test_edits_are_kept_beside_their_critic(tmp_path):
     other = Expo(algorithm.config, learner(tmp_path, data, algo="expo", ensemble=3, width=24).algorithm.critic, None)
     with pytest.raises(CheckpointError):
         load_edit(tmp_path, other.critic)
+    whole = (tmp_path / EDIT).read_bytes()
+    for damaged in (b"", whole[:20], b"no edits" * 100, whole.replace(b'"scale"', b'"scala"')):
+        (tmp_path / EDIT).write_bytes(damaged)
+        with pytest.raises(CheckpointError, match=r"edit\.safetensors holds no edits"):
+            load_edit(tmp_path, algorithm.critic)

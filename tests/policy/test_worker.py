@@ -92,7 +92,7 @@ def test_an_answer_to_the_old_instruction_is_dropped_and_the_new_one_is_answered
     bench.engine.free.set()
     bench.wait_for(lambda: bench.answers)
     assert [words for _, words in bench.engine.seen] == ["lift the red cube", "push the blue cube"]
-    assert [a.observation.instruction for a in bench.answers] == ["push the blue cube"]
+    assert [a.history[-1].instruction for a in bench.answers] == ["push the blue cube"]
     assert bench.worker.counts["superseded"] == 1
 
 

@@ -7,13 +7,14 @@ import signal
 import threading
 import time
 
+import numpy as np
 import pytest
-from session_messages import NAMES, START, camera, joint_states, marked, message, open_session, quick
+from session_messages import NAMES, START, camera, joint_states, marked, message, open_session, quick, vector
 
 from vla_rl.record import cdr
 from vla_rl.record.durable import DiskFullError, LockedError
 from vla_rl.record.folder import NotASessionError, SessionFolder, is_session
-from vla_rl.record.marks import OUTCOMES, Marks, marks
+from vla_rl.record.marks import LONGEST_NOTE, OUTCOMES, Marks, marks
 from vla_rl.record.mcap_file import read
 from vla_rl.record.recorder import Recorder
 from vla_rl.record.recording import Recording, RecordingConfig
@@ -270,3 +271,34 @@ def fill(root):
         print(error, time.monotonic() - began)
     resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     recorder.close()
+
+
+def test_a_message_that_is_too_large_to_be_taken_marks_the_episode(tmp_path):
+    recorder = Recorder(open_session(tmp_path / "s"))
+    recorder.mark(Marks(recording=True, ordinal=0))
+    recorder.take(message("joint_states", cdr.JOINT_STATE, vector({"a": 0.0}, START), sequence=4))
+    recorder.refuse("joint_states", sequence=5)
+    recorder.take(message("joint_states", cdr.JOINT_STATE, vector({"a": 0.0}, START), sequence=6))
+    recorder.mark(Marks(ordinal=0))
+    (entry,) = recorder.session.episodes()
+    recorder.close()
+    assert entry.meta["topics"]["joint_states"] == {"in": 3, "out": 2, "lost": 1}
+    assert "1 messages of joint_states were lost" in entry.meta["damage"]
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+@pytest.mark.parametrize("name", ["recording", "outcome", "ordinal", "human_s", "takeovers"])
+def test_a_mark_that_is_no_number_is_refused_by_name(name, value):
+    with pytest.raises(ValueError, match=f"'{name}' is not finite"):
+        marks(["recording", name], [1.0, value], "")
+
+
+def test_a_note_of_any_length_leaves_the_episode_readable(tmp_path):
+    recorder = Recorder(open_session(tmp_path / "s"))
+    recorder.mark(Marks(recording=True, ordinal=0))
+    recorder.note("x" * 20_000_000)
+    recorder.mark(Marks(ordinal=0))
+    recorder.close()
+    folder = SessionFolder(tmp_path / "s")
+    assert folder.problems() == []
+    assert len(folder.episodes()[0].meta["notes"][0]) == LONGEST_NOTE

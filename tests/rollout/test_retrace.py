@@ -7,11 +7,13 @@ import pytest
 
 from vla_rl.execute.config import ControlConfig
 from vla_rl.execute.control import Controller
+from vla_rl.execute.foresight import Foresight, ForesightConfig
+from vla_rl.execute.player import PlayerConfig
 from vla_rl.record import cdr
 from vla_rl.record.mcap_file import Entry
 from vla_rl.record.tape import READERS, Drawn, Joints, Tape, Values
 from vla_rl.robot import arm_spec
-from vla_rl.rollout.retrace import retrace_steering
+from vla_rl.rollout.retrace import AsRecorded, retrace_steering
 from vla_rl.rollout.retrace_gate import retrace_gate
 from vla_rl.ros import messages
 from vla_rl.steer.steering import Steering, SteeringConfig
@@ -142,11 +144,11 @@ class Sum:
         return np.stack([chunks.sum((1, 2)), 2 * chunks.sum((1, 2))])
 
 
-def steered(selector, critic=None, sets=20):
+def steered(selector, critic=None, sets=20, foresight=None, every=8):
     config = SteeringConfig(selector=selector, temperature=1.0, deadline_s=60.0, seed=3)
-    steering, tape, rng = Steering(config, SPEC.names, critic), Tape(), np.random.default_rng(0)
+    steering, tape, rng = Steering(config, SPEC.names, critic, foresight), Tape(), np.random.default_rng(0)
     for i in range(sets):
-        stamp = START + i * PERIOD * 8
+        stamp = START + i * PERIOD * every
         drawn = rng.normal(size=(4, 16, 6))
         tape.candidates.append(Drawn(stamp, stamp, drawn, 1 / 30, ""))
         decision = steering.decide(Candidates(drawn, SPEC.action_spec, 1 / 30, stamp))
@@ -169,6 +171,22 @@ def test_every_choice_comes_out_again_from_wherever_one_begins(selector, critic)
         part = retrace_steering(part_of, SPEC, steering, {}, critic is not None)
         steering.close()
         assert (part.compared, part.equal, part.differences) == (20 - first, 20 - first, [])
+
+
+@pytest.mark.parametrize("joining", ["latest", "temporal", "blend"])
+@pytest.mark.parametrize("first", [0, 7])
+def test_a_critic_that_foresees_is_shown_what_control_made_of_the_recorded_chunks(joining, first):
+    foreseen = ForesightConfig(PlayerConfig(joining))
+    config, tape = steered("argmax", Sum(), foresight=Foresight(foreseen), every=3)
+    tape.chosen[12] = replace(tape.chosen[12], said="99")  # one difference changes nothing for those that follow
+    part_of = Tape(candidates=tape.candidates[first:], chosen=tape.chosen[max(first - 1, 0) :], values=tape.values)
+    recorded = AsRecorded(foreseen, part_of, SPEC)
+    steering = Steering(config, SPEC.names, Sum(), recorded)
+    part = retrace_steering(part_of, SPEC, steering, {}, True, recorded)
+    steering.close()
+    unknown = 5 if first else 0  # half a second: as long as a chunk from before can be in play
+    assert (part.compared, part.compared - part.equal) == (20 - first - unknown, 1)
+    assert sum(part.skipped.values()) == unknown
 
 
 def test_a_choice_that_was_another_is_told_and_a_late_critic_is_no_difference():

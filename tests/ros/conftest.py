@@ -1,30 +1,9 @@
 """Real nodes over real DDS: loopback only, and a ROS domain for each pytest worker."""
 
-import fcntl
-import os
-import tempfile
-from pathlib import Path
-
 import pytest
+from ros_domain import use_own_domain
 
-
-def _free_domain():
-    """A ROS domain that no other test run on this host has, and the lock that keeps it."""
-    for domain in range(1, 100):  # higher ones share ports with other programs
-        lock = (Path(tempfile.gettempdir()) / f"vla_rl_test_domain_{domain}.lock").open("a")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.close()
-        else:
-            return domain, lock
-    raise RuntimeError("every ROS domain is taken by a test run")
-
-
-_DOMAIN, _LOCK = _free_domain()
-os.environ["ROS_DOMAIN_ID"] = str(_DOMAIN)
-os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-os.environ["RCUTILS_LOGGING_BUFFERED_STREAM"] = "0"
+use_own_domain()
 
 from ros_nodes import Peer, Process  # noqa: E402
 

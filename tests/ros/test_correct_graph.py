@@ -9,7 +9,8 @@ import pytest
 from vla_rl.hil.devices.keyboard import Keyboard
 from vla_rl.hil.driving import Driving
 from vla_rl.ros.bringup import keys
-from vla_rl.ros.bringup.options import GRAPHS, correct_graph, sim_graph
+from vla_rl.ros.bringup.graphs import GRAPHS
+from vla_rl.ros.bringup.options import correct_graph, sim_graph
 
 
 def parameters(graph, node):

@@ -6,10 +6,11 @@ import time
 import numpy as np
 import pytest
 from ros_nodes import PATIENCE_S, said_so_far
-from sensor_msgs.msg import JointState, Joy
+from sensor_msgs.msg import Image, JointState, Joy
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 from test_control_node import World
+from trajectory_msgs.msg import JointTrajectory
 
 from vla_rl.hil.help import Calibration
 from vla_rl.ros import messages, qos
@@ -128,6 +129,30 @@ def test_an_episode_is_what_the_operator_marks_and_a_second_mark_is_refused(grap
     assert not answer.success
     assert "has ended already, with outcome success" in answer.message
     assert messages.vector_of(told[-1])["outcome"] == 1
+
+
+def test_what_strangers_publish_is_refused_and_the_operator_keeps_the_arm(graph, pad, peer):
+    names = ["source", "mode"]
+    strange = {
+        (JointState, "control/step"): [JointState(), JointState(name=names, position=[np.inf, np.nan])],
+        (JointState, "steering/values"): [
+            messages.joint_state(["candidate_0"], np.ones(1), 1, frame_id="0 argmax"),  # a value without its spread
+            messages.joint_state(["a"], np.ones(1), 2, frame_id="\u00b2 x"),
+        ],
+        (JointTrajectory, "steering/chunk"): [JointTrajectory()],
+        (Image, "camera/front/image_raw"): [Image(), Image(height=1, width=70_000, step=210_000, encoding="rgb8")],
+        (String, "control/mode"): [String(data="ASLEEP")],
+    }
+    strange[Image, "camera/front/image_raw"][1].data = bytes(210_000)
+    for (kind, topic), all_of_it in strange.items():
+        publisher = peer.publisher(kind, topic, qos.LATCHED if topic == "control/mode" else qos.EVERY)
+        for message in (*all_of_it, b"", b"\x00\x01\x00\x00\xff\xff\xff\x7f"):
+            publisher.publish(message)
+        time.sleep(0.1)
+        peer.node.destroy_publisher(publisher)
+    graph.live(source(graph, Source.POLICY))
+    toggle(graph, pad, Source.HUMAN)
+    toggle(graph, pad, Source.POLICY)
 
 
 def test_a_policy_in_trouble_is_paused_and_the_operator_called(graph, peer, tmp_path):

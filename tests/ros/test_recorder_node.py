@@ -100,6 +100,41 @@ def test_asked_to_leave_it_completes_what_is_under_way(recording):
     assert SessionFolder(root).problems(thorough=True) == []
 
 
+def test_what_strangers_publish_neither_ends_it_nor_the_episode(recording):
+    process, operator, root = recording
+    operator.mark(1.0)
+    operator.until_said("recording")
+    notes = operator.peer.publisher(String, "episode/note", qos.EVERY)
+    for strange in (b"", b"\x00\x01\x00\x00", b"\x00\x01\x00\x00\xff\xff\xff\x7fabc"):
+        notes.publish(strange)
+        operator.marks.publish(strange)
+    operator.mark(np.inf)
+    operator.mark(0.0, outcome=np.nan)
+    operator.mark(0.0, outcome=9)
+    operator.send(10)
+    kept = root / "000000.mcap"
+    operator.peer.every(
+        0.2, lambda: notes.publish(String(data="it was nice")), lambda: b"it was nice" in kept.read_bytes()
+    )
+    operator.mark(0.0, outcome=2)
+    operator.until_said("episode 000000: failure")
+    process.stop()
+    assert process.errors == []
+    assert "is not finite" in process.log
+    (entry,) = SessionFolder(root).episodes()
+    assert "it was nice" in entry.meta["notes"]
+    assert SessionFolder(root).problems(thorough=True) == []
+
+
+def test_marks_that_follow_one_another_at_once_are_all_followed(recording):
+    _, operator, root = recording
+    for ordinal in range(6):
+        operator.mark(1.0, ordinal=ordinal)
+        operator.mark(0.0, ordinal=ordinal, outcome=1 + ordinal % 2)
+    operator.peer.until(lambda: len(SessionFolder(root).episodes()) == 6, "six episodes")
+    assert [e.meta["outcome"] for e in SessionFolder(root).episodes()] == ["success", "failure"] * 3
+
+
 def test_killed_and_started_again_it_goes_on_by_itself(recording):
     process, operator, root = recording
     operator.mark(1.0)

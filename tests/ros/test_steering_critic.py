@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from dataclasses import replace
 
@@ -12,6 +13,7 @@ from policy_body import SPEC, Ear, stamp
 from sensor_msgs.msg import Image, JointState
 from trajectory_msgs.msg import JointTrajectory
 
+from vla_rl.learn import versions
 from vla_rl.ros import messages, qos
 from vla_rl.ros.context import context
 from vla_rl.steer.critic import LoadedCritic, RobotCritic
@@ -29,8 +31,9 @@ def folder(tmp_path_factory):
     return save(tmp_path_factory.mktemp("critic"))
 
 
-def save(folder, ensemble=2, eyes=None):
-    torch.manual_seed(0)
+def save(folder, ensemble=2, eyes=None, seed=0):
+    folder.mkdir(exist_ok=True)
+    torch.manual_seed(seed)
     features, whose = (128, "own") if eyes else (FEATURES, "policy")
     config = CriticConfig(features, 6, 6, 4, 0.0, 1.0, ensemble=ensemble, width=32, encoder=whose)
     critic, random = ChunkCritic(config), np.random.default_rng(0)
@@ -72,7 +75,7 @@ def ask(steering, peer):
         def publish():
             asked.append(candidates(seed=seed))
             if known:
-                out["policy/context"].publish(context(asked[-1], {}))
+                out["policy/context"].publish(context(asked[-1]))
                 time.sleep(0.05)
             out["policy/candidates"].publish(messages.candidates(asked[-1]))
 
@@ -138,10 +141,11 @@ def test_apart_a_critic_looks_for_itself_at_the_pictures_that_the_policy_saw(sta
         for camera, picture in images.items():
             out[camera].publish(messages.image(picture, found.stamp_ns - round(ages[camera] * 1e9), camera))
         time.sleep(0.1)
-        out["context"].publish(context(found, ages))
+        found = replace(found, observation=replace(found.observation, images=images, ages=ages))
+        out["context"].publish(context(found, [found.observation]))
         time.sleep(0.05)
         out["candidates"].publish(messages.candidates(found))
-        asked[found.stamp_ns] = replace(found, observation=replace(found.observation, images=images, ages=ages))
+        asked[found.stamp_ns] = found
 
     peer.every(0.5, publish, lambda: any(np.isfinite(v.position).all() for v in values))
     said = next(v for v in values if np.isfinite(v.position).all())
@@ -169,3 +173,50 @@ def test_what_it_may_not_or_cannot_follow_is_refused_in_one_line(start, peer, tm
     peer.set_parameters("/other/steering", {"critic": str(failed), "trust_critic": True})
     assert peer.change("/other/steering", "configure")
     assert "trusted all the same" in process.log
+
+
+def test_a_pushed_critic_takes_over_and_one_that_does_not_load_is_passed_over(start, peer, folder, tmp_path):
+    pushed, patient = tmp_path / "v", {"max_age_s": 30.0, "deadline_s": 10.0}
+    process = start(
+        "steering_node", __ns="/live", selector="argmax", critic=str(folder), versions=str(pushed), **patient
+    )
+    assert peer.change("/live/steering", "configure")
+    assert peer.change("/live/steering", "activate")
+    out = {
+        "context": peer.publisher(JointState, "/live/policy/context", qos.OFFER),
+        "candidates": peer.publisher(JointTrajectory, "/live/policy/candidates", qos.OFFER),
+    }
+    values, asked = peer.hear(JointState, "/live/steering/values"), {}
+
+    def publish():
+        found = candidates(seed=1)
+        asked[found.stamp_ns] = found
+        out["context"].publish(context(found))
+        time.sleep(0.05)
+        out["candidates"].publish(messages.candidates(found))
+
+    def judged(by, since=0):
+        """Whether a critic's values of what was asked after some were heard."""
+        robot = RobotCritic(LoadedCritic.load(by), SPEC)
+        said = [v for v in values if stamp(v) > since and stamp(v) in asked and np.isfinite(v.position).all()]
+        return any(
+            np.allclose(v.position, robot.values(robot.prepare(found)[0], found.chunks).mean(0), atol=1e-5)
+            for v in said[-1:]
+            for found in [asked[stamp(v)]]
+        )
+
+    peer.every(0.3, publish, lambda: judged(folder))
+    other = save(tmp_path / "other", seed=7)
+    versions.publish(pushed, other)
+    peer.every(0.3, publish, lambda: judged(other))
+    assert "version 1 is loaded and takes over" in process.log
+    broken = tmp_path / "broken"
+    shutil.copytree(other, broken)
+    (broken / "critic.safetensors").write_bytes(b"no weights")
+    versions.publish(pushed, broken)
+    peer.every(0.3, publish, lambda: f"versions in {pushed}" in process.log)
+    since = time.time_ns()
+    peer.every(0.3, publish, lambda: judged(other, since))
+    assert "Traceback" not in process.log
+    for publisher in out.values():
+        peer.node.destroy_publisher(publisher)

@@ -20,12 +20,12 @@ _VERSIONS = ("mujoco", "torch", "lerobot", "gymnasium", "numpy")
 Result = dict[str, Any]
 
 
-LONG = ("uplift", "improve")  # hours: only when named
+LONG = ("uplift", "improve", "twin")  # hours: only when named
 
 
 def names() -> list[str]:
     """All benchmarks."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+    return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.ispkg)
 
 
 def run(name: str, quick: bool = False, **options: Any) -> Result:

@@ -1,8 +1,9 @@
 """Crash: the recorder killed at random moments, and the disk full, again and again; what is left on the disk?
 
-The recorder is the one of recorder_node without DDS: three 640x480 cameras and control/step at 30 Hz, episodes of about
-a second, each marked. It runs in a process of its own that says what it was given, and is killed with SIGKILL; some
-repairs are killed, too. The full disk is a tmpfs of 32 MB in a mount namespace of its own (`unshare`).
+Most kills are of recorder_node's pipeline without DDS: three 640x480 cameras and control/step at 30 Hz, episodes of
+about a second, each marked, in a process of its own that says what it was given; some repairs are killed, too. A part
+of the kills is of recorder_node itself, with its cameras on topics (`vla_rl.ros.measure.recorder_kills`). The full disk
+is a tmpfs of 32 MB in a mount namespace of its own (`unshare`).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import multiprocessing
+import os
 import random
 import shutil
 import struct
@@ -36,6 +38,7 @@ from vla_rl.record.session import Session, SessionConfig
 from vla_rl.types import Outcome
 
 CAMERAS, RATE, DISK_MB = ("front", "side", "wrist"), 30.0, 32
+NODE_SHARE = 10  # one of so many kills is of the node
 STEP, _KEPT = "control/step", tuple(f"camera/{camera}/compressed" for camera in CAMERAS)
 
 
@@ -48,12 +51,22 @@ def run(quick: bool = False, kills: int = 0, fills: int = 0) -> dict[str, Any]:
 
     Returns:
         `metrics`: kills, repair_kills, closed_damaged, open_lost_p99_ms, open_lost_max_ms (between the first message
-        that is missing and the last one given), open_max_s, episodes; fills, fill_stop_max_ms, fill_closed_damaged,
-        fill_refused.
+        that is missing and the last one given), open_max_s, episodes; node_kills (of these, of recorder_node),
+        node_open_lost_max_ms, node_open_max_s (the process's start included); fills, fill_stop_max_ms,
+        fill_closed_damaged, fill_refused.
     """
+    from vla_rl.ros.measure.recorder_kills import kill_node
+
+    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    kills = kills or (20 if quick else 200)
+    of_node = -(-kills // NODE_SHARE)
     with tempfile.TemporaryDirectory() as folder:
-        metrics = kill(Path(folder) / "session", kills or (20 if quick else 200))
-    return {"metrics": metrics | _on_a_small_disk(fills or (5 if quick else 50))}
+        metrics = kill(Path(folder) / "session", max(kills - of_node, 1))
+    with tempfile.TemporaryDirectory() as folder:
+        node = kill_node(Path(folder) / "session", of_node)
+    both = {key: metrics[key] + node[key] for key in ("kills", "closed_damaged")}
+    its = {f"node_{key}": node[key] for key in ("open_lost_max_ms", "open_max_s")} | {"node_kills": node["kills"]}
+    return {"metrics": metrics | both | its | _on_a_small_disk(fills or (5 if quick else 50))}
 
 
 def kill(root: Path, times: int, seed: int = 0) -> dict[str, float]:

@@ -13,6 +13,7 @@ import numpy as np
 TOGGLES, HAND_BACKS = 1000, 1000
 FASTEST_S, SLOWEST_S = 0.05, 0.15  # between two presses: 20 Hz and slower
 PATIENCE_S, TRIES = 5.0, 10
+CLOCK_NS = 10_000_000  # what the robot's clock may be behind
 TOGGLE = 0
 
 
@@ -133,14 +134,26 @@ def _press_until(stage: Any, pad: Pad, periods: Any, *sources: Any) -> list[int]
             pressed.append(pad.press())
 
 
+def _causes(pressed: list[int], edges: list[Any]) -> dict[int, int]:
+    """When the button was pressed that made an edge, by its number: in order, or the last time where one was lost.
+
+    An edge has the robot's clock, which may be some milliseconds behind the one that the presses have.
+    """
+    edges = sorted(edges, key=lambda edge: edge.number)
+    if len(edges) == len(pressed):
+        return {edge.number: at for edge, at in zip(edges, pressed, strict=True)}
+    before = {edge.number: [at for at in pressed if at <= edge.stamp_ns + CLOCK_NS] for edge in edges}
+    return {number: found[-1] for number, found in before.items() if found}
+
+
 def _figures(pressed: list[int], periods: Any, verdict: Any) -> dict[str, float]:
     """The metrics."""
     from vla_rl.types import Mode, Source
 
+    causes = _causes(pressed, [edge for p in periods for edge in p.edges])
     taken = [p for before, p in pairwise(periods) if p.source is Source.HUMAN and before.source is not Source.HUMAN]
     edges = {p.sent_ns: [e for e in p.edges if e.mode is Mode.CORRECTING] for p in taken}
-    ways = [(sent, max((t for t in pressed if t <= e[-1].stamp_ns), default=0)) for sent, e in edges.items() if e]
-    whole = [(sent - at) * 1e-6 for sent, at in ways if at]
+    whole = [(sent - causes[e[-1].number]) * 1e-6 for sent, e in edges.items() if e and e[-1].number in causes]
     to_human = verdict.takeovers or (float("nan"),)
     return {
         "toggles": len(pressed),

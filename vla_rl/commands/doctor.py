@@ -1,6 +1,8 @@
 """Check this machine: one line a part, ok, warn or FAIL, and how to mend it.
 
-  vla-rl doctor
+  vla-rl doctor                                            Python, ROS, rendering, ...
+  vla-rl doctor --arm so101 --port /dev/ttyACM0            an arm: port, servos, calibration, pose; nothing moves
+  vla-rl doctor --arm so101 --self-test                    then each joint by 5 degrees, after asking
 
 Status 1 where something that is needed does not work. What is optional (a GPU, ROS for those without) only warns.
 """
@@ -15,13 +17,13 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, distributions, version
 from pathlib import Path
 
-from vla_rl.commands import Result
+from vla_rl.commands import Result, doctor_arm
+from vla_rl.commands.finding import FAIL, OK, WARN, Finding
 
-OK, WARN, FAIL = "ok", "warn", "FAIL"
 NEEDED_GB = 10  # the environment takes 6, data and checkpoints the rest
 PACKAGES = ("numpy", "torch", "lerobot", "mujoco", "gymnasium", "mink", "diffusers", "transformers")
 _PATIENCE_S = 120.0
@@ -59,28 +61,19 @@ here.destroy_node(); there.destroy_node(); rclpy.shutdown()
 """
 
 
-@dataclass(frozen=True)
-class Finding:
-    """What a check found: `state` is ok, warn or FAIL; `mend` says what to do about it."""
-
-    part: str
-    state: str
-    found: str
-    mend: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.state:<5} {self.part:<9} {self.found}" + (f"; {self.mend}" if self.mend else "")
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The doctor takes no flags of its own."""
+    """Flags of a real arm; without --arm the doctor looks at this machine."""
+    doctor_arm.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> Result:
-    """Run every check, one line each."""
+    """Run every check, one line each.
+
+    Raises:
+        ValueError: no such arm.
+    """
     findings = []
-    for check in CHECKS:
-        finding = check()
+    for finding in doctor_arm.findings(args) if args.arm else (check() for check in CHECKS):
         print(finding, flush=True)
         findings.append(finding)
     failed = [f.part for f in findings if f.state == FAIL]

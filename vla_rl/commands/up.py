@@ -35,7 +35,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """A subcommand for every graph, with a flag for every option of it."""
-    from vla_rl.ros.bringup.options import GRAPHS
+    from vla_rl.ros.bringup.graphs import GRAPHS
 
     kinds = parser.add_subparsers(dest="graph", required=True, metavar="|".join(GRAPHS))
     for name, (_, options, text) in GRAPHS.items():
@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> Result:
         RuntimeError: nodes of these names run already.
     """
     stop = Stop()
-    from vla_rl.ros.bringup.options import GRAPHS
+    from vla_rl.ros.bringup.graphs import GRAPHS
 
     _check_ros()
     make_graph, options, _ = GRAPHS[args.graph]
@@ -117,9 +117,10 @@ def _check_ros() -> None:
         RuntimeError: two rclpys, none, or an impossible ROS domain.
     """
     from vla_rl.commands import doctor
+    from vla_rl.commands.finding import FAIL
 
     for finding in (doctor.check_ros_domain(), doctor.check_ros_copies()):
-        if finding.state == doctor.FAIL:
+        if finding.state == FAIL:
             raise RuntimeError(f"{finding.found}; {finding.mend}")
 
 

@@ -51,7 +51,7 @@ class EpisodeSource(Protocol):
         """Identity of the whole content."""
 
     def episodes(self, *, decode: bool = True) -> Iterator[tuple[Columns, dict[str, Any], Columns]]:
-        """Columns, meta and candidates of each; images as (T, H, W, 3) uint8, or else as the list of their files."""
+        """Columns, meta and candidates of each; images as (T, H, W, 3) uint8, or else as a sequence of their files."""
 
 
 class OutputExistsError(ValueError):

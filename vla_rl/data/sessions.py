@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
@@ -31,7 +31,7 @@ from vla_rl.record.folder import EpisodeEntry, SessionFolder
 from vla_rl.record.frames import file_of
 from vla_rl.record.schema import Schema, SchemaError
 from vla_rl.record.tape import Frame, Joints, Period, Tape
-from vla_rl.types import Episode, Mode, Observation, Outcome, RobotSpec, Source, Step, Termination
+from vla_rl.types import Episode, Image, Mode, Observation, Outcome, RobotSpec, Source, Step, Termination
 
 STALE_NS = 1_000_000_000  # a stream that said nothing for so long has no observation
 LATE_NS = 200_000_000  # what was captured before a period may arrive so long after it
@@ -86,7 +86,7 @@ class SessionEpisodes:
         return state.hexdigest()
 
     def episodes(self, *, decode: bool = True) -> Iterator[tuple[Columns, dict[str, Any], Columns]]:
-        """Columns, meta and candidates of each; images as (T, H, W, 3) uint8, or else as the list of their files."""
+        """Columns, meta and candidates of each; pictures as `Pixels`, or else as `Files`: none is kept in memory."""
         for entry in self._entries:
             try:
                 found, meta, drawn = convert(entry, self.spec, self._cameras)
@@ -99,7 +99,7 @@ class SessionEpisodes:
 
 
 def convert(entry: EpisodeEntry, spec: RobotSpec, cameras: Sequence[str]) -> tuple[Columns, dict[str, Any], Columns]:
-    """An episode's columns (images as lists of their files), meta and candidates.
+    """An episode's columns (pictures as `Files`), meta and candidates.
 
     Raises:
         NoRowsError: there is nothing to learn from in it.
@@ -112,8 +112,51 @@ def convert(entry: EpisodeEntry, spec: RobotSpec, cameras: Sequence[str]) -> tup
     episode = _episode(tape, rows, entry, spec)
     found, meta = columns(episode, spec)
     for camera in cameras:
-        found[IMAGE + camera] = [file_of(row.frames[camera].data, row.frames[camera].kind) for row in rows]
+        found[IMAGE + camera] = Files([row.frames[camera] for row in rows])
     return found, {**meta, **_story(tape, rows, entry)}, stack(_draws(tape, rows, spec))
+
+
+class Files(Sequence[bytes]):
+    """The pictures of an episode's rows as files, JPEG or PNG, each read when it is asked for.
+
+    Args:
+        frames: one a row.
+    """
+
+    def __init__(self, frames: Sequence[Frame]) -> None:
+        self._frames = frames
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(self._frames)
+
+    @overload
+    def __getitem__(self, rows: int) -> bytes: ...
+
+    @overload
+    def __getitem__(self, rows: slice) -> list[bytes]: ...
+
+    def __getitem__(self, rows: int | slice) -> bytes | list[bytes]:
+        """The file of a row, or those of some."""
+        found = self._frames[rows]
+        return file_of(found.data, found.kind) if isinstance(found, Frame) else [file_of(f.data, f.kind) for f in found]
+
+
+class Pixels:
+    """The same pictures decoded, (T, H, W, 3) uint8, as far as a writer of videos looks: a row at a time."""
+
+    ndim = 4
+
+    def __init__(self, files: Sequence[bytes]) -> None:
+        self._files = files
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(self._files)
+
+    def __getitem__(self, row: int) -> Image:
+        """The picture of a row, (H, W, 3) uint8 RGB."""
+        return Encoded(self._files[row]).decode()
 
 
 @dataclass(frozen=True, eq=False)
@@ -237,13 +280,13 @@ def _draws(tape: Tape, rows: Sequence[_Row], spec: RobotSpec) -> list[Draw]:
 
 def _schema(found: Columns, meta: Mapping[str, Any]) -> Schema:
     """Of columns whose images are files: their sizes are read from the first."""
-    shapes = {name: np.empty((len(f), *Encoded(f[0]).size, 3), np.uint8) for name, f in found.items() if IMAGE in name}
-    return Schema.of({**found, **shapes}, meta)
+    sizes = {name: (len(f), *Encoded(f[0]).size, 3) for name, f in found.items() if IMAGE in name}
+    shown = {name: np.broadcast_to(np.zeros((), np.uint8), size) for name, size in sizes.items()}
+    return Schema.of({**found, **shown}, meta)
 
 
 def _decoded(found: Columns) -> Columns:
-    pictures = {name: np.stack([Encoded(f).decode() for f in files]) for name, files in found.items() if IMAGE in name}
-    return {**found, **pictures}
+    return {name: Pixels(values) if IMAGE in name else values for name, values in found.items()}
 
 
 def dataset_of(root: str | Path, said: Callable[[str], None] = lambda _: None) -> Path:

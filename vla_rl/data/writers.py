@@ -7,7 +7,7 @@ over as they are: LeRobot's frame-by-frame writer would decode and encode every 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from vla_rl.record.schema import Schema
 
 _IMAGES_FOR_STATISTICS = 10  # of each episode and camera
+_ROWS = 256  # of a row group: pictures that are held at once
 
 
 class Writer(Protocol):
@@ -25,7 +26,10 @@ class Writer(Protocol):
     decoded: bool
 
     def add(self, columns: Mapping[str, Any], instruction: str) -> None:
-        """Add a whole episode: (T, ...) arrays; images as pixels if `decoded`, else as one PNG file a frame."""
+        """Add a whole episode: (T, ...) arrays; images as pixels if `decoded`, else as one PNG file a frame.
+
+        Images may be sequences that read them when they are asked for: few are held at once.
+        """
 
     def close(self) -> None:
         """Finish all files; until then the set can not be read."""
@@ -100,7 +104,7 @@ class PngWriter:
         self._file: Any = None
 
     def add(self, columns: Mapping[str, Any], instruction: str) -> None:
-        """Add a whole episode, each camera as a list of T PNG files."""
+        """Add a whole episode, each camera as a sequence of T files."""
         from lerobot.datasets.compute_stats import compute_episode_stats
 
         length = len(next(iter(columns.values())))
@@ -132,28 +136,35 @@ class PngWriter:
             "task_index": np.full(length, self._meta.get_task_index(instruction)),
         }
 
-    def _write(self, numbers: Mapping[str, NDArray[Any]], images: Mapping[str, list[bytes]]) -> tuple[int, int]:
-        """Append one row group; gives chunk and file number."""
+    def _write(self, numbers: Mapping[str, NDArray[Any]], images: Mapping[str, Sequence[bytes]]) -> tuple[int, int]:
+        """Append some rows after others; gives chunk and file number."""
         import datasets
-        import pyarrow as pa
-        import pyarrow.parquet as pq
         from lerobot.datasets.utils import update_chunk_file_indices
 
         numeric = datasets.Features({name: f for name, f in self._features.items() if name in numbers})
         flat = {name: v.reshape(len(v)) if v.shape[1:] == (1,) else v for name, v in numbers.items()}
         table = datasets.Dataset.from_dict(flat, features=numeric).with_format("arrow")[:]
-        paths = pa.array([f"frame-{t:06d}.png" for t in range(len(table))])
-        for name, files in images.items():
-            table = table.append_column(name, pa.StructArray.from_arrays([pa.array(files), paths], ["bytes", "path"]))
-        table = table.select(list(self._features)).cast(self._features.arrow_schema)
         if self._file is not None and self._path().stat().st_size > self._meta.data_files_size_in_mb * 2**20:
             self._close_file()
             self._place = update_chunk_file_indices(*self._place, self._meta.chunks_size)
+        for first in range(0, len(table), _ROWS):
+            rows = table.slice(first, _ROWS)
+            self._append(rows, first, {name: files[first : first + len(rows)] for name, files in images.items()})
+        return self._place
+
+    def _append(self, table: Any, first: int, images: Mapping[str, Sequence[bytes]]) -> None:
+        """Append rows with their pictures as one row group; `first` is the number of the first of them."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        paths = pa.array([f"frame-{t:06d}.png" for t in range(first, first + len(table))])
+        for name, files in images.items():
+            table = table.append_column(name, pa.StructArray.from_arrays([pa.array(files), paths], ["bytes", "path"]))
+        table = table.select(list(self._features)).cast(self._features.arrow_schema)
         if self._file is None:
             self._path().parent.mkdir(parents=True, exist_ok=True)
             self._file = pq.ParquetWriter(self._path(), table.schema, compression="snappy")
         self._file.write_table(table)
-        return self._place
 
     def _path(self) -> Path:
         chunk, file = self._place
@@ -165,7 +176,7 @@ class PngWriter:
             file.close()
 
 
-def _image_statistics(files: list[bytes]) -> dict[str, NDArray[Any]]:
+def _image_statistics(files: Sequence[bytes]) -> dict[str, NDArray[Any]]:
     """LeRobot's statistics of a camera, (3, 1, 1) each in [0, 1], from some of an episode's images."""
     import cv2
     from lerobot.datasets.compute_stats import get_feature_stats

@@ -306,8 +306,8 @@ class Desk:
         with self._lock:
             self._messages.append(Message(time.time(), level, text))
 
-    def saw(self, camera: str, jpeg: bytes) -> None:
-        """A camera's newest picture."""
+    def saw(self, camera: str, draw: Callable[[], bytes]) -> None:
+        """A camera's newest picture; `draw` makes a JPEG of it where somebody looks."""
         with self._lock:
             before = self._frames.get(camera)
-            self._frames[camera] = Frame(before.number + 1 if before else 0, jpeg)
+            self._frames[camera] = Frame(before.number + 1 if before else 0, draw)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from vla_rl.hil.episodes import EpisodeMark, Statistics
 from vla_rl.types import Array, Mode, Source
@@ -47,10 +48,15 @@ class Message:
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """A camera's newest picture: JPEG bytes, and a number that grows with each picture."""
+    """A camera's newest picture: a number that grows with each, and what makes a JPEG of it once somebody looks."""
 
     number: int
-    jpeg: bytes
+    draw: Callable[[], bytes]
+
+    @cached_property
+    def jpeg(self) -> bytes:
+        """The picture as JPEG."""
+        return self.draw()
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -21,7 +21,7 @@ from vla_rl.learn.critic_config import CriticRunConfig
 from vla_rl.learn.critics import Loss, Needs
 from vla_rl.learn.qc import QC
 from vla_rl.learn.td import best_of_n, frozen
-from vla_rl.policy.weights import load_weights
+from vla_rl.policy.weights import CheckpointError, load_weights
 from vla_rl.value.critic import ChunkCritic
 from vla_rl.value.inputs import ObservationInput
 from vla_rl.value.state_value import StateValue
@@ -123,8 +123,11 @@ def load_edit(folder: Path, critic: ChunkCritic) -> EditActor | None:
     path = folder / EDIT
     if not path.is_file():
         return None
-    with safe_open(path, "pt") as file:
-        scale = float((file.metadata() or {})["scale"])
+    try:
+        with safe_open(path, "pt") as file:
+            scale = float((file.metadata() or {})["scale"])
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise CheckpointError(f"{path} holds no edits of chunks ({str(error).splitlines()[0]})") from None
     actor = EditActor(critic, scale)
     load_weights(actor, path)
     return actor.to(next(critic.parameters()).device).eval()

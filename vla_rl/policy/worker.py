@@ -29,10 +29,10 @@ class Answers(Protocol):
 
 @dataclass(frozen=True)
 class Answer:
-    """Candidates, and what they were drawn from."""
+    """Candidates, and the observations that they were drawn from, oldest first."""
 
     candidates: Candidates
-    observation: Observation
+    history: list[Observation]
 
 
 class Worker:
@@ -144,7 +144,7 @@ class Worker:
             self.counts["superseded"] += 1
             self._wake.set()
             return True
-        self._deliver(Answer(candidates, history[-1]))
+        self._deliver(Answer(candidates, history))
         self.counts["answered"] += 1
         self.error, self._errors_in_a_row = "", 0
         return True

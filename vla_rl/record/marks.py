@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -11,7 +12,7 @@ from vla_rl.types import Outcome
 
 STATUS = "episode/status"
 OUTCOMES = (Outcome.UNKNOWN, Outcome.SUCCESS, Outcome.FAILURE)
-_LONGEST_NOTE = 10_000  # characters
+LONGEST_NOTE = 10_000  # characters
 
 
 @dataclass(frozen=True)
@@ -50,12 +51,14 @@ def marks(names: Sequence[str], numbers: Sequence[float], note: str) -> Marks:
         ValueError: it lacks `recording`, or a number makes no sense.
     """
     values = dict(zip(names, (float(n) for n in numbers), strict=True))
+    if strange := [name for name, value in values.items() if not math.isfinite(value)]:
+        raise ValueError(f"{STATUS}: '{strange[0][:40]}' is not finite")
     if "recording" not in values:
         raise ValueError(f"{STATUS} without 'recording'; it has {', '.join(names) or 'nothing'}")
     code = round(values.get("outcome", 0.0))
     if not 0 <= code < len(OUTCOMES):
         raise ValueError(f"{STATUS}: outcome {code}; there are 0 (unknown), 1 (success), 2 (failure)")
-    text = note.strip()[:_LONGEST_NOTE]
+    text = note.strip()[:LONGEST_NOTE]
     return Marks(
         recording=values["recording"] > 0,
         ordinal=round(values.get("ordinal", -1.0)),

@@ -14,7 +14,8 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from mmap import PAGESIZE
 from pathlib import Path
 from typing import IO, Any
 
@@ -38,6 +39,7 @@ class Entry:
         log_ns: when it was received: the system's time at the episode's start and a monotonic clock from there on.
         stamp_ns: its own stamp, for a frame the capture time; 0 where it has none.
         sequence: its publisher's count.
+        place: of one that was read, for `Messages`: where its chunk begins in the file, and its number there.
     """
 
     topic: str
@@ -46,6 +48,7 @@ class Entry:
     log_ns: int
     stamp_ns: int = 0
     sequence: int = 0
+    place: tuple[int, int] = field(default=(-1, -1), compare=False)
 
 
 class EpisodeWriter:
@@ -87,6 +90,14 @@ class EpisodeWriter:
     def flush(self) -> None:
         """Close the chunk under way and give it to the system: from now on it outlives this process."""
         self._writer.flush()
+
+    def send(self) -> None:
+        """Have the disk begin with what was flushed, so that little is left for `sync`; returns at once.
+
+        Whole pages only: what the system lets go of it would have to read again to append to.
+        """
+        if whole := self.size - self.size % PAGESIZE:
+            os.posix_fadvise(self._file.fileno(), 0, whole, os.POSIX_FADV_DONTNEED)  # begins to write what is dirty
 
     def sync(self) -> None:
         """Have the disk keep what was flushed: from now on it outlives the power."""
@@ -139,6 +150,35 @@ def read(path: Path) -> Iterator[Entry]:
     yield from _entries(path, strict=True)
 
 
+class Messages:
+    """The data of single messages of a file that was read before, by their places; the newest chunk stays in memory.
+
+    Args:
+        path: the file, which must not have changed meanwhile.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._start = path, -1
+        self._chunk: list[bytes] = []
+
+    def __call__(self, place: tuple[int, int]) -> bytes:
+        """The data of the message at a place."""
+        start, number = place
+        if start != self._start:
+            self._chunk, self._start = self._read(start), start
+        return self._chunk[number]
+
+    def _read(self, start: int) -> list[bytes]:
+        from mcap.records import Chunk, Message
+        from mcap.stream_reader import StreamReader, breakup_chunk
+
+        with open(self._path, "rb") as file:
+            file.seek(start)
+            record = next(iter(StreamReader(file, skip_magic=True, emit_chunks=True).records))
+        records = breakup_chunk(record, validate_crc=True) if isinstance(record, Chunk) else []
+        return [each.data for each in records if isinstance(each, Message)]
+
+
 def complete(path: Path) -> bool:
     """Whether a file ends as a complete one does; a look at its last bytes."""
     with open(path, "rb") as file:
@@ -181,6 +221,7 @@ def _entries(path: Path, strict: bool) -> Iterator[Entry]:
         reader = StreamReader(file, emit_chunks=True, validate_crcs=strict, record_size_limit=limit).records
         while True:
             try:
+                start = file.tell()
                 record = next(reader, None)
                 records = breakup_chunk(record, validate_crc=True) if isinstance(record, Chunk) else []
                 entries = [e for e in (_entry(r, channels, kinds) for r in records) if e is not None]
@@ -191,7 +232,7 @@ def _entries(path: Path, strict: bool) -> Iterator[Entry]:
             if record is None:
                 break
             ended |= isinstance(record, Footer)
-            yield from entries
+            yield from (replace(entry, place=(start, number)) for number, entry in enumerate(entries))
     if strict and not ended:
         raise DamagedEpisodeError(f"{path.name}: its end is missing")
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from vla_rl.record import cdr
 from vla_rl.record.folder import EpisodeEntry
-from vla_rl.record.marks import Marks
+from vla_rl.record.marks import LONGEST_NOTE, Marks
 from vla_rl.record.recording import Recording, warm_up
 from vla_rl.record.session import Session
 
@@ -92,6 +92,12 @@ class Recorder:
             if self._recording is not None:
                 self._put(message)
 
+    def refuse(self, topic: str, publisher: bytes = b"", sequence: int = 0) -> None:
+        """A message is not taken, for one that is too large: it counts as lost; identity and count as of a Message."""
+        with self._lock:
+            if self._recording is not None:
+                self._recording.refuse(topic, publisher, sequence)
+
     def mark(self, marks: Marks) -> None:
         """Follow the operator: begin, or complete what is under way.
 
@@ -114,8 +120,8 @@ class Recorder:
     def note(self, text: str) -> None:
         """Remember some words with the episode under way."""
         with self._lock:
-            if text.strip():
-                self._notes.append(text.strip())
+            if text := text.strip()[:LONGEST_NOTE]:
+                self._notes.append(text)
 
     def end(self, damage: tuple[str, ...] = (), about: Mapping[str, Any] | None = None) -> None:
         """Complete the episode under way, if there is one, with what was said of it so far."""

@@ -132,17 +132,27 @@ class Recording:
         log_ns = self._began_ns + max((received_ns or time.monotonic_ns()) - self._monotonic_ns, 0)
         stamp_ns = cdr.stamp_ns(data) if stamped else 0
         with self._lock:
-            self.taken[topic] += 1
-            if sequence:
-                last = self._last.get((topic, publisher), sequence - 1)
-                self.lost[topic] += max(sequence - last - 1, 0)
-                self._last[topic, publisher] = sequence
+            self._count(topic, publisher, sequence)
             if self._waiting + len(data) > self.config.backlog:
                 self.lost[topic] += 1
                 return
             spool = self._waiting > self.config.spool
             self._waiting += len(data)
         self._queue.put((Entry(topic, kind, data, log_ns, stamp_ns, sequence), spool))
+
+    def refuse(self, topic: str, publisher: bytes = b"", sequence: int = 0) -> None:
+        """Count a message that came and is not taken as lost; arguments as of `put`."""
+        with self._lock:
+            self._count(topic, publisher, sequence)
+            self.lost[topic] += 1
+
+    def _count(self, topic: str, publisher: bytes, sequence: int) -> None:
+        """One more has come; what is missing by its publisher's count is lost."""
+        self.taken[topic] += 1
+        if sequence:
+            last = self._last.get((topic, publisher), sequence - 1)
+            self.lost[topic] += max(sequence - last - 1, 0)
+            self._last[topic, publisher] = sequence
 
     def close(self) -> None:
         """Write everything that waits, and finish the file; where the writing has failed, only let go of it."""
@@ -176,6 +186,7 @@ class Recording:
                 break
             if time.monotonic() >= due:
                 self._writer.flush()
+                self._writer.send()
                 due = time.monotonic() + self.config.chunk_s
         self._writer.flush()
 
@@ -204,7 +215,9 @@ class Recording:
         return Entry(topic, kind, data, entry.log_ns, entry.stamp_ns, entry.sequence)
 
     def _sync(self) -> None:
-        while not self._over.wait(self.config.sync_s):
+        """Every `sync_s`, however long a sync takes; the next begins at once where one took longer."""
+        start = time.monotonic()
+        while not self._over.wait(max(start + self.config.sync_s - time.monotonic(), 0.0)):
             start = time.monotonic()
             self._writer.sync()
             self.sync_ms.append(1e3 * (time.monotonic() - start))

@@ -9,18 +9,20 @@ import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vla_rl.observe.instruction import clean
 from vla_rl.record import cdr
-from vla_rl.record.mcap_file import Entry, read
+from vla_rl.record.mcap_file import Entry, Messages, read
 from vla_rl.types import Array, Mode, Source
 
 MODES = tuple(Mode)
-_CAMERA, _FEATURE, _STATE, _AGE = "camera/", "feature/", "state/", "age/"
+_CAMERA, _FEATURE, _STATE, _AGE, _PAST = "camera/", "feature/", "state/", "age/", "past/"
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,12 +36,20 @@ class Joints:
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """A camera's picture as its message was kept (see `record.frames`), captured at a stamp, arrived at `log_ns`."""
+    """A camera's picture as its message was kept (see `record.frames`), captured at a stamp, arrived at `log_ns`.
+
+    An episode's pictures do not fit into memory: each is read from the file when it is asked for.
+    """
 
     stamp_ns: int
     log_ns: int
     kind: str
-    data: bytes
+    fetch: Callable[[], bytes]
+
+    @property
+    def data(self) -> bytes:
+        """The message."""
+        return self.fetch()
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,13 +73,23 @@ class Drawn:
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """What candidates were drawn from, by `policy/context`: seed, features (D,), joints (J,), ages of streams [s]."""
+    """What candidates were drawn from, by `policy/context`.
+
+    Attributes:
+        stamp_ns: of the newest observation.
+        seed: of the draw.
+        features: (D,), None where the policy gives none.
+        joints: (J,) [rad], None where they are not said.
+        ages: of each stream's sample at the stamp [s].
+        past: the same of the observations before the newest, oldest first.
+    """
 
     stamp_ns: int
     seed: int
     features: NDArray[np.float32] | None
     joints: Array | None
     ages: Mapping[str, float]
+    past: tuple[Mapping[str, float], ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,9 +162,9 @@ class Tape:
         Raises:
             DamagedEpisodeError: the file is not whole.
         """
-        tape = cls()
+        tape, messages = cls(), Messages(path)
         for entry in read(path):
-            tape._take(entry, names)
+            tape._take(entry, names, messages)
         return tape
 
     def instruction_at(self, log_ns: int) -> str:
@@ -152,10 +172,10 @@ class Tape:
         said = [text for when, text in self.instructions if when <= log_ns]
         return said[-1] if said else self.instructions[0][1] if self.instructions else ""
 
-    def _take(self, entry: Entry, names: Sequence[str]) -> None:
+    def _take(self, entry: Entry, names: Sequence[str], messages: Messages) -> None:
         camera = entry.topic.split("/")[1] if entry.topic.startswith(_CAMERA) else ""
         if camera and entry.kind in (cdr.IMAGE, cdr.COMPRESSED):
-            frame = Frame(cdr.stamp_ns(entry.data), entry.log_ns, entry.kind, entry.data)
+            frame = Frame(cdr.stamp_ns(entry.data), entry.log_ns, entry.kind, partial(messages, entry.place))
             self.frames.setdefault(camera, []).append(frame)
             return
         reader = READERS.get(entry.topic)
@@ -225,8 +245,14 @@ def _seen(tape: Tape, entry: Entry, message: Any, names: Sequence[str]) -> None:
     features = np.array([x for name, x in v.items() if name.startswith(_FEATURE)], np.float32)
     joints = [v[_STATE + name] for name in names if _STATE + name in v]
     ages = {name.removeprefix(_AGE): age for name, age in v.items() if name.startswith(_AGE)}
+    past: dict[int, dict[str, float]] = {}
+    for name in (name for name in v if name.startswith(_PAST)):
+        before, _, stream = name.removeprefix(_PAST).partition("/")
+        past.setdefault(int(before), {})[stream] = v[name]
     known = np.array(joints) if len(joints) == len(names) else None
-    tape.seen[stamp] = Seen(stamp, round(v["seed"]), features if len(features) else None, known, ages)
+    earlier = tuple(past[before] for before in sorted(past, reverse=True))
+    seen = Seen(stamp, round(v["seed"]), features if len(features) else None, known, ages, earlier)
+    tape.seen.setdefault(stamp, seen)  # of another instruction for the same observation: steering refuses that set
 
 
 def _values(tape: Tape, entry: Entry, message: Any, names: Sequence[str]) -> None:
@@ -253,6 +279,6 @@ READERS: dict[str, Callable[[Tape, Entry, Any, Sequence[str]], None]] = {
     "policy/context": _seen,
     "steering/values": _values,
     "control/step": _step,
-    "instruction": lambda tape, e, message, names: tape.instructions.append((e.log_ns, message.data)),
+    "instruction": lambda tape, e, message, names: tape.instructions.append((e.log_ns, clean(message.data))),
     "sim/status": lambda tape, e, message, names: tape.simulation.append((_stamp(message), _vector(message))),
 }

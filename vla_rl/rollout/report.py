@@ -41,7 +41,7 @@ def render(result: Mapping[str, Any], videos: Path, command: str = "") -> str:
         heading="Success",
         tiles=_tiles(result),
         plots=pictures,
-        tables=[_audits(audits)] if audits else [],
+        tables=[*([_audits(audits)] if audits else []), *_lesson(result.get("corrections"))],
         rows=[_row(name, figures) for name, figures in tasks.items()],
         comparison=_comparison(result.get("compare")),
         groups=_groups(result, videos),
@@ -62,6 +62,21 @@ def page(plots: Sequence[tuple[str, str | None]], **parts: Any) -> str:
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string((files("vla_rl.rollout") / "report.html").read_text())
     return template.render(plots=[{"name": name, "source": source} for name, source in plots if source], **parts)
+
+
+def _lesson(taught: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    """A correction session and what it bought, as a table; none without one."""
+    if not taught:
+        return []
+    lesson, session, compared = taught["lesson"], taught["session"], taught["compare"]
+    low, high = (100 * end for end in compared["ci95"])
+    rates = [f"{taught[w]['success_rate']:.0%} ({_interval(taught[w]['ci95'])})" for w in ("before", "after")]
+    drove = f"{60 * session['human_minutes']:.0f} of {60 * session['robot_minutes']:.0f} s"
+    gain = f"{100 * compared['difference']:+.0f} points ({low:+.0f} to {high:+.0f})"
+    head = ["policy", "task", "episodes corrected", "the operator drove", "demonstrations", "before", "after", "gained"]
+    row = [lesson["policy"], lesson["task"], str(session["episodes"]), drove, str(lesson["episodes"]), *rates, gain]
+    title = f"A correction session, and what it bought on the same {compared['pairs']} scenes"
+    return [{"title": title, "head": head, "rows": [row]}]
 
 
 def _audits(audits: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

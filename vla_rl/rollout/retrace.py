@@ -6,21 +6,21 @@ picture. What can not be compared (a picture kept with loss, a critic that was l
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from vla_rl.execute.foresight import Foresight, ForesightConfig
 from vla_rl.observe.encoded import Encoded
-from vla_rl.observe.instruction import clean
 from vla_rl.observe.streams import JOINTS
 from vla_rl.policy.engine import Engine
 from vla_rl.record.frames import file_of, lossless
 from vla_rl.record.tape import Drawn, Frame, Seen, Tape
 from vla_rl.steer.steering import Decision, Steering
-from vla_rl.types import ActionChunk, Candidates, Image, Observation, RobotSpec
+from vla_rl.types import ActionChunk, Array, Candidates, Image, Observation, RobotSpec
 
 SHOWN = 20
 
@@ -64,9 +64,9 @@ def retrace_policy(tape: Tape, spec: RobotSpec, engine: Engine) -> tuple[Part, d
         What differs, and the sets that are equal by their stamps, for a critic that needs more than was recorded.
     """
     part, equal = Part(), dict[int, Candidates]()
-    look = _Pictures(tape, engine.cameras)
+    past = _Past(tape, engine)
     for drawn in tape.candidates:
-        reason, history = _history(tape, drawn, look, engine)
+        reason, history = past(drawn)
         if reason:
             part.skipped[reason] += 1
             continue
@@ -74,26 +74,47 @@ def retrace_policy(tape: Tape, spec: RobotSpec, engine: Engine) -> tuple[Part, d
         differs = _apart(again.chunks, drawn.chunks, again.seed, tape.seen[drawn.stamp_ns].seed)
         part.note(differs and f"candidates of {drawn.stamp_ns}: {differs}")
         if not differs:
-            equal[drawn.stamp_ns] = again
+            equal.setdefault(drawn.stamp_ns, again)
     return part, equal
 
 
-def _history(tape: Tape, drawn: Drawn, look: _Pictures, engine: Engine) -> tuple[str, list[Observation]]:
-    """The observation that a set answers, or why it can not be known."""
-    seen = tape.seen.get(drawn.stamp_ns)
-    if seen is None or seen.joints is None:
-        return "no policy/context was recorded with it", []
-    if engine.frames > 1:
-        return "the policy looks at several observations at once", []
-    images = {
-        camera: look(camera, drawn.stamp_ns - round(seen.ages.get(camera, 0.0) * 1e9)) for camera in engine.cameras
-    }
-    if missing := [camera for camera, image in images.items() if isinstance(image, str)]:
-        return f"{missing[0]}: {images[missing[0]]}", []
-    pictures = {camera: image for camera, image in images.items() if not isinstance(image, str)}
-    ages = {name: age for name, age in seen.ages.items() if name == JOINTS or name in pictures}
-    words = clean(tape.instruction_at(drawn.log_ns))
-    return "", [Observation(seen.joints, pictures, words, drawn.stamp_ns, ages)]
+class _Past:
+    """What a policy saw when it drew a set: its observations, oldest first, or why they can not be known."""
+
+    def __init__(self, tape: Tape, engine: Engine) -> None:
+        self._tape, self._frames, self._cameras = tape, engine.frames, engine.cameras
+        self._look = _Pictures(tape, engine.cameras)
+        self._joints = {each.stamp_ns: each.values for each in tape.joints}
+
+    def __call__(self, drawn: Drawn) -> tuple[str, list[Observation]]:
+        seen = self._tape.seen.get(drawn.stamp_ns)
+        if seen is None or seen.joints is None:
+            return "no policy/context was recorded with it", []
+        if (first := len(seen.past) - (self._frames - 1)) < 0:
+            return "policy/context does not say what the policy looked at before", []
+        words = self._tape.instruction_at(drawn.log_ns)
+        try:
+            before = [self._observation(ages, drawn.stamp_ns, words) for ages in seen.past[first:]]
+            newest = self._observation(seen.ages, drawn.stamp_ns, words, seen.joints)
+        except LookupError as missing:
+            return str(missing.args[0]), []
+        return "", [*before, newest]
+
+    def _observation(
+        self, ages: Mapping[str, float], stamp_ns: int, words: str, joints: Array | None = None
+    ) -> Observation:
+        """One observation, by the age of every stream's sample before `stamp_ns` [s].
+
+        Raises:
+            LookupError: a sample is not on the tape as the policy saw it; the message says which.
+        """
+        stamps = {name: stamp_ns - round(age * 1e9) for name, age in ages.items()}
+        images = {camera: self._look(camera, stamps.get(camera, stamp_ns)) for camera in self._cameras}
+        joints = self._joints.get(stamps.get(JOINTS, stamp_ns)) if joints is None else joints
+        if joints is None:
+            raise LookupError(f"{JOINTS}: what the policy looked at before was not recorded")
+        known = {name: age for name, age in ages.items() if name == JOINTS or name in images}
+        return Observation(joints, images, words, stamp_ns, known)
 
 
 class _Pictures:
@@ -105,13 +126,17 @@ class _Pictures:
         }
         self._sent_encoded = tape.about.get("graph", {}).get("policy", {}).get("image_transport") == "compressed"
 
-    def __call__(self, camera: str, stamp_ns: int) -> Image | str:
-        """The pixels that the policy saw, or why they are not known."""
+    def __call__(self, camera: str, stamp_ns: int) -> Image:
+        """The pixels that the policy saw.
+
+        Raises:
+            LookupError: they are not known; the message says why.
+        """
         frame = self._frames[camera].get(stamp_ns)
         if frame is None:
-            return "the picture was not recorded"
+            raise LookupError(f"{camera}: the picture was not recorded")
         if not self._sent_encoded and not lossless(frame.data, frame.kind):
-            return "the picture was kept with loss"
+            raise LookupError(f"{camera}: the picture was kept with loss")
         return Encoded(file_of(frame.data, frame.kind)).decode()
 
 
@@ -124,8 +149,53 @@ def _apart(again: Any, before: Any, seed: int, seed_before: int) -> str:
     return "" if np.array_equal(again, before) else f"up to {np.abs(again - before).max():.3g} rad apart"
 
 
+class AsRecorded:
+    """Foresight of what control made of the recorded chunks, whatever is chosen now.
+
+    Args:
+        config: of control, as the steering knew it.
+        tape: the episode.
+        spec: the robot.
+    """
+
+    def __init__(self, config: ForesightConfig, tape: Tape, spec: RobotSpec) -> None:
+        self._foresight, self._spec = Foresight(config), spec
+        self._waiting, self._newest_ns = deque(tape.chosen), -1
+        began = bool(tape.chosen and tape.candidates and tape.chosen[0].stamp_ns < tape.candidates[0].stamp_ns)
+        reach = round(config.player.max_open_loop_s * 1e9)
+        self._known_ns = tape.chosen[0].stamp_ns + reach if began else 0
+
+    def knows(self, stamp_ns: int) -> bool:
+        """Whether no chunk from before the episode is in play any more."""
+        return stamp_ns > self._known_ns
+
+    def hear(self, chosen: Drawn) -> None:
+        """All that was chosen before this one is under way."""
+        while self._waiting and self._waiting[0] is not chosen:
+            was = self._waiting.popleft()
+            if was.stamp_ns <= self._newest_ns:  # the robot's clock went back
+                self._foresight.restart()
+            self._newest_ns = was.stamp_ns
+            self._foresight.chosen(_chunk(was, self._spec))
+
+    def executed(self, candidates: Candidates) -> Array:
+        """As `Foresight.executed`."""
+        return self._foresight.executed(candidates)
+
+    def chosen(self, chunk: ActionChunk) -> None:
+        """Changes nothing."""
+
+    def restart(self) -> None:
+        """Changes nothing."""
+
+
 def retrace_steering(
-    tape: Tape, spec: RobotSpec, steering: Steering, known: Mapping[int, Candidates], scores: bool
+    tape: Tape,
+    spec: RobotSpec,
+    steering: Steering,
+    known: Mapping[int, Candidates],
+    scores: bool,
+    foresight: AsRecorded | None = None,
 ) -> Part:
     """Choose among every recorded set again.
 
@@ -135,17 +205,22 @@ def retrace_steering(
         steering: set up as it was, but with all the time it wants.
         known: sets with all that the critic reads, by their stamps; others are made of what was recorded.
         scores: whether there is a critic.
+        foresight: the steering's, where its critic values what will be executed.
     """
     part, chosen = Part(), {each.stamp_ns: each for each in tape.chosen}
     first = tape.candidates[0].stamp_ns if tape.candidates else 0
     if tape.chosen and tape.chosen[0].stamp_ns < first:  # the chunk that was under way when the episode began
         _goes_on(steering, tape.chosen[0], spec)
     for drawn in tape.candidates:
-        was = chosen.get(drawn.stamp_ns)
+        was = chosen.pop(drawn.stamp_ns, None)
         if was is None:
             part.skipped["nothing was chosen of it: refused, or replaced by a newer set"] += 1
             continue
+        if foresight is not None:
+            foresight.hear(was)
         reason = _late(tape, drawn) if scores else ""
+        if foresight is not None and not foresight.knows(drawn.stamp_ns):
+            reason = reason or "chunks from before the episode were still under way"
         if reason:
             part.skipped[reason] += 1
         else:
@@ -159,7 +234,11 @@ def retrace_steering(
 
 def _goes_on(steering: Steering, was: Drawn, spec: RobotSpec) -> None:
     """The recorded chunk is under way, whatever was chosen now."""
-    steering.restart(ActionChunk(was.chunks[0], spec.action_spec, was.dt, was.stamp_ns))
+    steering.restart(_chunk(was, spec))
+
+
+def _chunk(was: Drawn, spec: RobotSpec) -> ActionChunk:
+    return ActionChunk(was.chunks[0], spec.action_spec, was.dt, was.stamp_ns)
 
 
 def _late(tape: Tape, drawn: Drawn) -> str:

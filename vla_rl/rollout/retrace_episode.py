@@ -7,18 +7,22 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from vla_rl.execute.config import ControlConfig
+from vla_rl.execute.foresight import ForesightConfig
+from vla_rl.execute.player import PlayerConfig
 from vla_rl.policy.engine import Engine, EngineConfig, load_engine
 from vla_rl.policy.fingerprint import fingerprint
 from vla_rl.policy.folder import choose_device
 from vla_rl.policy.perturb import PerturbConfig
 from vla_rl.record.folder import EpisodeEntry
 from vla_rl.record.tape import Tape
-from vla_rl.rollout.retrace import Part, retrace_policy, retrace_steering
+from vla_rl.rollout.retrace import AsRecorded, Part, retrace_policy, retrace_steering
 from vla_rl.rollout.retrace_gate import retrace_gate
 from vla_rl.steer.critic import LoadedCritic, RobotCritic
+from vla_rl.steer.guided import GuidedConfig, guided_engine
 from vla_rl.steer.steering import Steering, SteeringConfig
 from vla_rl.types import Candidates, RobotSpec
 
+CRITIC = "critic.safetensors"
 PARTS = ("policy", "steering", "gate")
 _PATIENCE_S = 60.0  # a critic has all the time it wants
 Parameters = Mapping[str, Any]
@@ -78,9 +82,7 @@ class Retracer:
         if "policy" in self._config.parts and _needs(graph, "policy", entry):
             parts["policy"], known = retrace_policy(tape, self._spec, self._engine(graph["policy"], tape))
         if "steering" in self._config.parts and _needs(graph, "steering", entry):
-            steering, scores = self._steering(graph["steering"], tape)
-            parts["steering"] = retrace_steering(tape, self._spec, steering, known, scores)
-            steering.close()
+            parts["steering"] = self._choices(graph["steering"], tape, known)
         if "gate" in self._config.parts and _needs(graph, "control", entry):
             parts["gate"] = retrace_gate(tape, self._spec, _control(graph["control"]))
         return parts
@@ -88,8 +90,9 @@ class Retracer:
     def _engine(self, given: Parameters, tape: Tape) -> Engine:
         import torch
 
-        folder = self._folder("policy", str(given["checkpoint"]), self._config.policy, "model.safetensors", tape)
-        key = f"{folder} {dict(given)}"
+        folder = self._folder("policy", given, "checkpoint", tape)
+        guide = self._guide(given, tape)
+        key = f"{folder} {guide} {dict(given)}"
         if key not in self._engines:
             torch.set_num_threads(int(given["threads"]))
             config = EngineConfig(
@@ -97,29 +100,56 @@ class Retracer:
                 int(given["seed"]), PerturbConfig(int(given["draws"]), float(given["spread"])), str(given["layer"]),
             )  # fmt: skip
             cameras = [name for name in given["cameras"] if name] or [camera.name for camera in self._spec.cameras]
-            self._engines = {key: load_engine(folder, self._spec, cameras, config)}
+            self._engines = {
+                key: guided_engine(folder, self._spec, cameras, config, *guide, trusted=True)
+                if guide
+                else load_engine(folder, self._spec, cameras, config)
+            }
         return self._engines[key]
 
-    def _steering(self, given: Parameters, tape: Tape) -> tuple[Steering, bool]:
+    def _guide(self, given: Parameters, tape: Tape) -> tuple[str, GuidedConfig] | None:
+        """The critic that acted while chunks were drawn, and how."""
+        if not given.get("guide"):
+            return None
+        folder = self._folder("guide", given, "critic", tape)
+        return folder, GuidedConfig(str(given["guide"]), float(given["guide_temperature"]))
+
+    def _choices(self, given: Parameters, tape: Tape, known: Mapping[int, Candidates]) -> Part:
+        """Every choice again; a critic that foresees knows what control made of the recorded ones."""
         names = {field.name for field in fields(SteeringConfig)} - {"slice", "deadline_s"}
         config = SteeringConfig(**{name: given[name] for name in names if name in given}, deadline_s=_PATIENCE_S)
-        name, critic = str(given["critic"]), None
-        if name or self._config.critic:
-            folder = self._folder("critic", name, self._config.critic, "critic.safetensors", tape)
+        critic, foresight = None, None
+        if given["critic"] or self._config.critic:
+            folder = self._folder("critic", given, "critic", tape)
             if folder not in self._critics:
                 device = choose_device(self._config.device or str(given["device"]))
                 self._critics = {folder: RobotCritic(LoadedCritic.load(folder, device, trusted=True), self._spec)}
             critic = self._critics[folder]
-        return Steering(config, self._spec.names, critic), critic is not None
+        if given.get("foresee"):
+            player = PlayerConfig(str(given["joining"]), max_age_s=float(given["max_age_s"]))
+            window = getattr(critic, "window", 0)
+            foresight = AsRecorded(ForesightConfig(player, float(given["delay_s"]), window), tape, self._spec)
+        steering = Steering(config, self._spec.names, critic, foresight)
+        try:
+            return retrace_steering(tape, self._spec, steering, known, critic is not None, foresight)
+        finally:
+            steering.close()
 
-    def _folder(self, part: str, recorded: str, asked: str, file: str, tape: Tape) -> str:
+    def _folder(self, part: str, given: Parameters, name: str, tape: Tape) -> str:
         """The folder of a checkpoint; one that was not asked for must be the recorded one."""
-        folder = self._check[part](asked or recorded)
+        flag = "policy" if part == "policy" else "critic"
+        file, asked = ("model.safetensors", self._config.policy) if part == "policy" else (CRITIC, self._config.critic)
+        if given.get("versions") and not asked and part != "guide":
+            raise ValueError(
+                f"{part}: weights were pushed while the session ran ({given['versions']}), and which acted when is not "
+                f"on record; --{flag} DIR runs one of them, --part gate needs none"
+            )
+        folder = self._check[flag](asked or str(given[name]))
         before, now = str(tape.about.get("weights", {}).get(part, "")), fingerprint(folder, file)
         if not asked and before and now and before != now:
             raise ValueError(
                 f"{part} {folder} has other weights ({now[:12]}) than the recorded one ({before[:12]}); "
-                f"--{part} DIR says where that is, or runs another one"
+                f"--{flag} DIR says where that is, or runs another one"
             )
         return folder
 

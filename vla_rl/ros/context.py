@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from sensor_msgs.msg import JointState
 
 from vla_rl.ros import messages
-from vla_rl.types import Array, Candidates
+from vla_rl.types import Array, Candidates, Observation
 
-AGE, FEATURE, STATE = "age/", "feature/", "state/"
+AGE, FEATURE, STATE, PAST = "age/", "feature/", "state/", "past/"
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,12 +34,21 @@ class Heard:
     instruction: str = ""
 
 
-def context(candidates: Candidates, ages: Mapping[str, float]) -> JointState:
+def context(candidates: Candidates, history: Sequence[Observation] = ()) -> JointState:
     """What candidates were drawn from: frame_id is the instruction.
 
-    Ages of the streams before the stamp [s] (`age/<stream>`), `seed`, `state/<joint>` [rad] and `feature/<i>`.
+    Ages of the streams before the stamp [s] (`age/<stream>`), `seed`, `state/<joint>` [rad] and `feature/<i>`; of a
+    policy that looks at several observations `past/<i>/<stream>`: the same of the one that was i before the newest.
+
+    Args:
+        candidates: what was drawn.
+        history: the observations, oldest first; of each, stamp and ages are told.
     """
-    values = {f"{AGE}{name}": age for name, age in ages.items()} | {"seed": float(candidates.seed)}
+    values = {f"{AGE}{name}": age for seen in history[-1:] for name, age in seen.ages.items()}
+    for before, seen in enumerate(reversed(history[:-1]), 1):
+        passed = (candidates.stamp_ns - seen.stamp_ns) * 1e-9
+        values |= {f"{PAST}{before}/{name}": passed + age for name, age in seen.ages.items()}
+    values["seed"] = float(candidates.seed)
     if candidates.observation is not None:
         names, joints = candidates.spec.names, candidates.observation.joints.tolist()
         values |= {f"{STATE}{name}": value for name, value in zip(names, joints, strict=True)}

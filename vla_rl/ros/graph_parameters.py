@@ -15,7 +15,8 @@ from vla_rl.policy.fingerprint import fingerprint
 from vla_rl.ros import qos
 
 NODES = ("robot", "policy", "steering", "control", "hil")
-WEIGHTS = {"policy": ("policy", "checkpoint"), "critic": ("steering", "critic")}  # node and parameter of each
+WEIGHTS = {"policy": ("policy", "checkpoint"), "critic": ("steering", "critic"), "guide": ("policy", "critic")}
+"""Node and parameter of the folder of each."""
 _ASK_S = 1.0
 
 
@@ -45,7 +46,7 @@ class Graph:
             self._node.destroy_client(client)
 
     def about(self) -> dict[str, Any]:
-        """`graph`: parameters by node; `weights`: SHA-256 of the policy's and the critic's, "" where unknown."""
+        """`graph`: parameters by node; `weights`: SHA-256 of each of WEIGHTS, "" where unknown."""
         weights = {part: self._weights.get(place, "") for part, place in self._places().items()}
         return {"graph": {name: dict(values) for name, values in self._known.items()}, "weights": weights}
 

@@ -22,7 +22,7 @@ from vla_rl.ros.node import Receipt
 from vla_rl.steer.choose import SAYS
 from vla_rl.types import Array, CameraSpec, RobotSpec
 
-_LARGEST = 16 * 2**20  # bytes
+_LARGEST, _LONGEST = 16 * 2**20, 65500  # of a message [bytes], of a picture [pixels]
 _STALE_S, _FAILED = 1.0, 2.0
 _LOOK_S = 0.5
 _EARLY = 0.7  # of a period: a picture that comes a little early is shown
@@ -107,8 +107,9 @@ class Feed:
         chosen, _, reason = message.header.frame_id.partition(" ")
         decision = self._about(messages.stamp_ns(message.header.stamp))
         decision.values, decision.abstained = np.array(list(values.values())), reason in SAYS.values()
-        if chosen.isdigit() and int(chosen) < len(decision.values):
-            decision.value, decision.spread = decision.values[int(chosen)], float(message.velocity[int(chosen)])
+        index = int(chosen) if chosen.isdecimal() else len(values)
+        if index < min(len(values), len(message.velocity)):
+            decision.value, decision.spread = decision.values[index], float(message.velocity[index])
             self._desk.valued(float(decision.value), decision.spread)
         self._draw(decision)
 
@@ -149,10 +150,7 @@ class Feed:
         if receipt.received_ns - self._shown[camera] < _EARLY * self._period_ns:
             return
         self._shown[camera] = receipt.received_ns
-        if isinstance(message, Image):
-            picture = messages.image_of(message)
-            message = messages.compressed(picture, 0, camera)
-        self._desk.saw(camera, bytes(message.data))
+        self._desk.saw(camera, _raw(message) if isinstance(message, Image) else partial(bytes, message.data))
 
     def _look(self) -> None:
         """How every stream of the node is doing."""
@@ -166,6 +164,18 @@ class Feed:
         rate = (heard.count - before) * 1e9 / max(now_ns - at, 1)
         age = (now_ns - heard.last_ns) * 1e-9 if heard.last_ns else float("inf")
         return Stream(age, rate, age < _STALE_S)
+
+
+def _raw(message: Image) -> Callable[[], bytes]:
+    """What makes a JPEG of a raw picture.
+
+    Raises:
+        ValueError: it is no picture, or none that JPEG can hold.
+    """
+    picture = messages.image_of(message)
+    if max(picture.shape) > _LONGEST:
+        raise ValueError(f"a picture of {picture.shape[0]} x {picture.shape[1]}: JPEG holds {_LONGEST} a side")
+    return lambda: bytes(messages.compressed(picture, 0, "").data)
 
 
 def _lenses(cameras: Sequence[CameraSpec]) -> Iterator[tuple[str, Pinhole]]:

@@ -32,6 +32,7 @@ from vla_rl.ros.hil_feed import Decision, Feed
 from vla_rl.ros.node import OK, WARNING, Health, LifecycleNode, Receipt
 from vla_rl.ros.node import main as run
 from vla_rl.ros.parameters import parameter
+from vla_rl.ros.realtime import favour_process
 from vla_rl.types import Array, Mode, Outcome, Source
 
 _SMALL = 16384  # bytes
@@ -52,6 +53,7 @@ class HilParameters:
     refuse_gap: float = parameter(0.0, "a takeover from farther is refused [rad]; 0: followed slowly", 0.0, 7.0)
     lead: float = parameter(MappingConfig.lead, "how far a device that moves by speed may run ahead [rad]", 0.01, 1.0)
     ask_for_help: str = parameter("", "file of vla-rl calibrate: when to pause and call the operator; empty: never")
+    nice: int = parameter(-12, "niceness of the process, where the system allows it", -20, 19)
     cameras: tuple[str, ...] = parameter((), "cameras to show; empty takes those of the arm's description")
     image_transport: str = parameter("raw", "which topic of a camera is read", choices=("raw", "compressed"))
     picture_rate: float = parameter(30.0, "pictures of a camera a second at most [Hz]", 0.1, 120.0)
@@ -93,7 +95,8 @@ class HilNode(LifecycleNode):
         self._cameras = config.cameras or tuple(camera.name for camera in self._spec.cameras)
 
     def activate(self) -> None:
-        """Open the topics, the device and the console."""
+        """Open the topics, the device and the console; a button must not wait for the policy's thinking."""
+        favour_process(self.config.nice)
         config = self.config
         self._lasting = {id(entity) for _, entity in self._entities()}
         self.desk, self._stamp = Desk(self), 0
@@ -187,7 +190,10 @@ class HilNode(LifecycleNode):
         values = messages.vector_of(message)
         executed = np.array([values.get(f"executed/{name}", math.nan) for name in self._spec.names])
         self._executed = executed if np.isfinite(executed).all() else None
-        self.desk.stepped(Source(round(values["source"])), message.header.frame_id, 1.0 / self._spec.rate)
+        source = values.get("source", math.nan)
+        if not math.isfinite(source):
+            raise ValueError("a step without its source")
+        self.desk.stepped(Source(round(source)), message.header.frame_id, 1.0 / self._spec.rate)
 
     def _on_mode(self, message: String, _: Receipt) -> None:
         self.desk.moded(Mode(message.data))

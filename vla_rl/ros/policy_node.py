@@ -20,7 +20,6 @@ from vla_rl.learn.live import Live
 from vla_rl.observe.encoded import Encoded
 from vla_rl.observe.streams import Streams, StreamsConfig
 from vla_rl.policy.engine import Engine, EngineConfig, load_engine
-from vla_rl.policy.folder import choose_device, fingerprint
 from vla_rl.policy.perturb import PerturbConfig
 from vla_rl.policy.worker import Answer, Worker
 from vla_rl.robot import arm_spec
@@ -137,13 +136,10 @@ class PolicyNode(LifecycleNode):
         config = self.config
         if not config.guide:
             return load_engine(folder, self._spec, cameras, config.engine())
-        from vla_rl.steer.critic import LoadedCritic
-        from vla_rl.steer.guided import Guided, GuidedConfig
+        from vla_rl.steer.guided import GuidedConfig, guided_engine
 
-        how, where = GuidedConfig(config.guide, config.guide_temperature), build.check_critic(config.critic)
-        critic = LoadedCritic.load(where, choose_device(config.device), trusted=config.trust_critic)
-        critic.require_fit(policy_fingerprint=fingerprint(folder), names=self._spec.lerobot_action_spec.names)
-        return load_engine(folder, self._spec, cameras, config.engine(), lambda served: Guided(served, critic, how))
+        how, critic = GuidedConfig(config.guide, config.guide_temperature), build.check_critic(config.critic)
+        return guided_engine(folder, self._spec, cameras, config.engine(), critic, how, config.trust_critic)
 
     def activate(self) -> None:
         """Listen to the sensors, and answer."""
@@ -237,7 +233,7 @@ class PolicyNode(LifecycleNode):
         if self._hand_over is not None:
             self._hand_over(answer.candidates)
         if self.config.publish_context:
-            self._context_out.publish(context(answer.candidates, answer.observation.ages))
+            self._context_out.publish(context(answer.candidates, answer.history))
         self._candidates_out.publish(messages.candidates(answer.candidates))
 
     def health(self) -> Health:

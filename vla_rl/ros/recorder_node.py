@@ -36,6 +36,9 @@ _HISTORY = dict(durability=DurabilityPolicy.VOLATILE, history=HistoryPolicy.KEEP
 FRAMES = QoSProfile(reliability=ReliabilityPolicy.BEST_EFFORT, depth=90, **_HISTORY)
 STREAM = QoSProfile(reliability=ReliabilityPolicy.BEST_EFFORT, depth=200, **_HISTORY)
 DECISIONS = QoSProfile(reliability=ReliabilityPolicy.RELIABLE, depth=200, **_HISTORY)
+MARKS = QoSProfile(  # the newest on arrival, and then every one, however fast they follow one another
+    reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL, depth=50
+)
 TOPICS = (
     (JointState, "joint_states", STREAM),
     (JointState, "joint_commands", STREAM),
@@ -130,7 +133,7 @@ class RecorderNode(LifecycleNode):
             kind, name = (CompressedImage, "compressed") if compressed else (Image, "image_raw")
             self._listen(kind, f"camera/{camera}/{name}", FRAMES)
             self._listen(CameraInfo, f"camera/{camera}/camera_info", STREAM)
-        self._listen(JointState, STATUS, qos.LATCHED, self._on_status)
+        self._listen(JointState, STATUS, MARKS, self._on_status)
         self._listen(String, "episode/note", DECISIONS, self._on_note)
         timer = self.create_timer(0.5, self._look)
         self._entities.append(lambda: self.destroy_timer(timer))
@@ -150,39 +153,44 @@ class RecorderNode(LifecycleNode):
     # -- what comes in --------------------------------------------------------------------------------------------
 
     def _listen(self, kind: Any, topic: str, profile: QoSProfile, then: Any = None) -> None:
-        """Record a topic as it comes over the wire; `then` is called with each message read."""
+        """Record a topic as it comes over the wire; `then` is called with each message, read."""
         heard = self._heard[topic] = self._heard.get(topic, Heard())
         stamped, name = hasattr(kind, "header"), f"{kind.__module__.split('.')[0]}/msg/{kind.__name__}"
 
         def receive(data: bytes, info: Mapping[str, Any]) -> None:
             now = time.monotonic_ns()
             heard.count, heard.last_ns = heard.count + 1, now
-            if len(data) > _LARGEST:
-                self.reject(topic, f"{len(data)} bytes: too large to be recorded")
-                return
             publisher = bytes((info.get("publisher_gid") or {}).get("data", b""))
             number = int(info.get("publication_sequence_number") or 0)
-            if self._recorder is not None:
-                self._recorder.take(Message(topic.strip("/"), name, data, now, publisher, number, stamped))
+            recorder = self._recorder
+            if recorder is None:
+                return
+            if len(data) > _LARGEST:
+                recorder.refuse(topic.strip("/"), publisher, number)
+                self.reject(topic, f"{len(data)} bytes: too large to be recorded")
+                return
+            recorder.take(Message(topic.strip("/"), name, data, now, publisher, number, stamped))
             if then is not None:
-                then(data, kind)
+                self._follow(topic, then, data, kind)
 
         subscription = self.create_subscription(kind, topic, receive, profile, raw=True)
         self._entities.append(lambda: self.destroy_subscription(subscription))
 
-    def _on_status(self, data: bytes, kind: Any) -> None:
+    def _follow(self, topic: str, then: Any, data: bytes, kind: Any) -> None:
+        """Do what a message says; one that makes no sense is recorded all the same."""
         try:
-            message = node._read(data, kind)
-            said = marks(message.name, message.position, message.header.frame_id)
+            then(node._read(data, kind))
         except ValueError as error:
-            self.reject(STATUS, str(error))
-            return
+            self.reject(topic, str(error))
+
+    def _on_status(self, message: JointState) -> None:
+        said = marks(message.name, message.position, message.header.frame_id)
         if not self.config.always:
             self._mark(said)
 
-    def _on_note(self, data: bytes, kind: Any) -> None:
-        if self._recorder is not None:
-            self._recorder.note(node._read(data, kind).data)
+    def _on_note(self, message: String) -> None:
+        assert self._recorder is not None
+        self._recorder.note(message.data)
 
     def _mark(self, said: Marks) -> None:
         assert self._recorder is not None

@@ -5,7 +5,8 @@ from __future__ import annotations
 import gc
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from threading import Event, Thread
@@ -16,12 +17,13 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
-from vla_rl import build
+from vla_rl import build, build_arm
 from vla_rl.execute.loop import PeriodicLoop, realtime_priority
-from vla_rl.robot import Sensed, Simulated
+from vla_rl.robot import Fault, Frame, Physical, Sensed, Simulated
 from vla_rl.ros import messages, qos
+from vla_rl.ros.arm_parameters import ArmParameters
 from vla_rl.ros.guard import Guard
-from vla_rl.ros.node import OK, WARNING, Health, Node, Receipt
+from vla_rl.ros.node import ERROR, OK, WARNING, Health, Node, Receipt
 from vla_rl.ros.node import main as run
 from vla_rl.ros.parameters import parameter
 from vla_rl.ros.realtime import ROBOT, WATCHDOG, promote_process
@@ -31,15 +33,14 @@ from vla_rl.types import Array, RobotSpec
 
 TIMES = ("real", "faster", "lockstep")
 _PATIENCE_S = 60.0  # another task's world takes a while on a loaded machine
-_BLIND_S = 1.0
+_BLIND_S, _ARM_BLIND_S = 1.0, 0.15  # a simulation draws in our own thread, a camera does not
 _REPEAT_S = 0.5
 
 
 @dataclass(frozen=True)
-class RobotConfig:
-    """Parameters of robot_node."""
+class RobotConfig(ArmParameters):
+    """Parameters of robot_node; those of `ArmParameters` are for real arms."""
 
-    robot: str = parameter("mujoco", "which robot", choices=build.ROBOTS, fixed=True)
     task: str = parameter("lift", "what is on the table; applied at sim/reset")
     seed: int = parameter(0, "of the scene; applied at sim/reset", 0, 2**62)
     variant: int = parameter(-1, "which thing of the scene is named, -1 for the seed's; applied at sim/reset", -1, 999)
@@ -65,6 +66,13 @@ class RobotNode(Node):
         super().__init__("robot")
         self._speed = {"real": 1.0, "faster": self.config.speed, "lockstep": 0.0}[self.config.time]
         self._robot = self._make(self.config)
+        try:
+            self._prepare_to_run()
+        except Exception:
+            self._robot.close()
+            raise
+
+    def _prepare_to_run(self) -> None:
         self.spec: RobotSpec = self._robot.spec
         self._period_s = 1.0 / self.spec.rate / (self._speed or 1.0)
         silence = self.config.command_timeout_periods * self._period_s
@@ -73,8 +81,9 @@ class RobotNode(Node):
         self._requests = Requests(_PATIENCE_S)
         self._answers: SimpleQueue[tuple[JointState, Receipt]] = SimpleQueue()
         self._stopping, self._paused, self._episode, self._hold_ns = Event(), False, 0, 0
-        self._looked = -1.0
-        self._seen = {camera.name: time.monotonic() for camera in self.spec.cameras}
+        self._looked, self._told_ns, self._told_fault = -1.0, 0, ""
+        self._seen: dict[str, float] = {}
+        self._shown: dict[str, int] = {}
         works = (self._run, self._watch) if self._speed else (self._run,)
         self._threads = [Thread(target=self.guarded(work), name=work.__name__) for work in works]
         self._advertise()
@@ -85,6 +94,10 @@ class RobotNode(Node):
             thread.start()
 
     def _make(self, config: RobotConfig) -> Any:
+        if config.robot in build_arm.ARMS:
+            if config.time != "real":
+                raise ValueError(f"time is '{config.time}': a real arm knows real time only")
+            return build_arm.make_arm(config.arm_config(), self, self.get_logger().warning)
         env = build.EnvConfig(randomisation=config.randomisation, phrasings=config.phrasings, cameras=config.cameras)
         size = (config.image_height, config.image_width)
         return build.make_robot(config.robot, config.task, env, size, self._speed)
@@ -110,13 +123,16 @@ class RobotNode(Node):
             self._instruction = self.create_publisher(String, "instruction", qos.LATCHED)
             for name, action in (("reset", self._reset_scene), ("pause", self._toggle), ("step", self._single_step)):
                 self.create_service(Trigger, f"sim/{name}", self._serve(action))
+        if isinstance(self._robot, Physical):
+            self.create_service(Trigger, "robot/recover", self._serve(self._recover))
 
     def _on_command(self, message: JointState, receipt: Receipt) -> None:
         if not self._speed:
             self._answers.put((message, receipt))
             return
-        self._do(message, receipt)
-        self._hold_ns = 0
+        if not self._stopping.is_set():
+            self._do(message, receipt)
+            self._hold_ns = 0
 
     def _do(self, message: JointState, receipt: Receipt) -> None:
         """Do a command; ValueError where it is refused."""
@@ -181,6 +197,12 @@ class RobotNode(Node):
         if self.config.publish_instruction:
             self._instruction.publish(String(data=self._robot.instruction))
 
+    def _recover(self) -> str:
+        """After a fault: commands are taken again, from where the arm is."""
+        self._robot.recover()
+        self._guard.reset(time.monotonic_ns())
+        return "the robot takes commands"
+
     def _toggle(self) -> str:
         self._paused = not self._paused
         if self._speed:
@@ -201,10 +223,13 @@ class RobotNode(Node):
         """The robot loop, until the node closes."""
         if self._realtime:
             realtime_priority(ROBOT)
+        self._seen = {camera.name: time.monotonic() for camera in self.spec.cameras}
         try:
             (self._run_lockstep if not self._speed else self._run_paced)()
         finally:
-            self._robot.hold()
+            self._stopping.set()
+            with suppress(Fault):
+                self._robot.hold()
             self._robot.close()
 
     def _run_paced(self) -> None:
@@ -239,23 +264,49 @@ class RobotNode(Node):
         return True
 
     def _publish(self) -> int:
-        """Everything of this period, the joints first; returns their stamp [ns]."""
+        """Everything that is new in this period, the joints first; returns their stamp [ns]."""
         sensed: Sensed = self._robot.sense()
         stamp = sensed.stamp_ns
-        self._joints.publish(messages.joint_state(self.spec.names, sensed.joints, stamp, sensed.velocities))
-        self._guard.sense(sensed, time.monotonic_ns())
-        self._time.publish(Clock(clock=messages.time(stamp)))
-        if isinstance(self._robot, Simulated):
+        simulated = isinstance(self._robot, Simulated)
+        if simulated or stamp != self._told_ns:  # a silent arm has nothing new; a simulation may have to repeat itself
+            self._told_ns = stamp
+            self._joints.publish(messages.joint_state(self.spec.names, sensed.joints, stamp, sensed.velocities))
+            self._guard.sense(sensed, time.monotonic_ns())
+            self._time.publish(Clock(clock=messages.time(stamp)))
+        if simulated:
             self._status.publish(self._status_message(stamp))
-        make = messages.compressed if self.config.compressed else messages.image
-        pictures = self._robot.pictures()
-        for camera in self.spec.cameras:
-            if camera.name in pictures:
-                self._seen[camera.name] = time.monotonic()
-                frame = f"camera_{camera.name}"
-                self._pictures[camera.name].publish(make(pictures[camera.name], stamp, frame))
-                self._infos[camera.name].publish(messages.camera_info(camera, stamp, frame))
+            self._show({name: Frame(image, stamp) for name, image in self._robot.pictures().items()})
+        else:
+            self._show({n: f for n, f in self._robot.frames().items() if f.stamp_ns != self._shown.get(n)})
+            self._tell_troubles()
         return stamp
+
+    def _show(self, frames: Mapping[str, Frame]) -> None:
+        """Publish pictures, each with its own time."""
+        make = messages.compressed if self.config.compressed else messages.image
+        for camera in self.spec.cameras:
+            shown = frames.get(camera.name)
+            if shown is None:
+                continue
+            self._seen[camera.name], self._shown[camera.name] = time.monotonic(), shown.stamp_ns
+            frame = f"camera_{camera.name}"
+            self._pictures[camera.name].publish(make(shown.image, shown.stamp_ns, frame))
+            self._infos[camera.name].publish(messages.camera_info(camera, shown.stamp_ns, frame))
+
+    def _tell_troubles(self) -> None:
+        """A fault of the arm or a camera that fell silent is told at once, not with the next diagnostics."""
+        blind = self._blind(_ARM_BLIND_S)
+        trouble = "; ".join(part for part in (self._robot.fault, self._missing(blind)) if part)
+        if trouble != self._told_fault:
+            self._told_fault = trouble
+            self._diagnose()
+
+    def _blind(self, patience_s: float) -> list[str]:
+        return [name for name, seen in self._seen.items() if time.monotonic() - seen > patience_s and not self._paused]
+
+    @staticmethod
+    def _missing(cameras: list[str]) -> str:
+        return f"no pictures from camera {', '.join(cameras)}" if cameras else ""
 
     def _status_message(self, stamp: int) -> JointState:
         seconds, nanoseconds = divmod(self._hold_ns, messages.SECOND)
@@ -271,12 +322,14 @@ class RobotNode(Node):
             realtime_priority(WATCHDOG)
         while not self._stopping.is_set():
             now = time.monotonic_ns()
-            command = None if self._paused else self._guard.hold(now)
+            faulty = isinstance(self._robot, Physical) and self._robot.fault
+            command = None if self._paused or faulty else self._guard.hold(now)
             if command is None:
                 self._stopping.wait(max(self._guard.due_in(now), 0.001))
                 continue
             self._hold_ns = self._hold_ns or time.time_ns()
-            self._send(command, self._guard.time_ns(now), "hold")
+            with suppress(Fault):  # the arm says so itself
+                self._send(command, self._guard.time_ns(now), "hold")
             self._stopping.wait(self._period_s)
 
     def health(self) -> Health:
@@ -290,14 +343,18 @@ class RobotNode(Node):
             "outdated": guard.outdated, "command_publishers": len(publishers), "episode": self._episode,
             "paused": self._paused,
         }  # fmt: skip
+        if isinstance(self._robot, Physical):
+            values |= {f"robot/{name}": value for name, value in self._robot.figures().items()}
+            if self._robot.fault:
+                return Health(ERROR, f"held: {self._robot.fault}; mend it, then call robot/recover", values)
         if len(publishers) > 1:
             who = ", ".join(sorted(f"{p.node_namespace.rstrip('/')}/{p.node_name}" for p in publishers))
             self.warn(f"{topic} has {len(publishers)} publishers, only one is followed: {who}", "publishers")
             return Health(WARNING, f"more than one publisher of {topic}: {who}", values)
-        blind = [name for name, seen in self._seen.items() if time.monotonic() - seen > _BLIND_S and not self._paused]
+        blind = self._blind(_ARM_BLIND_S if isinstance(self._robot, Physical) else _BLIND_S)
         if blind and self._speed:
-            self.warn(f"no pictures from camera {', '.join(blind)}: is it connected?", "cameras")
-            return Health(WARNING, f"no pictures from camera {', '.join(blind)}", values)
+            self.warn(f"{self._missing(blind)}: is it connected?", "cameras")
+            return Health(WARNING, self._missing(blind), values)
         if not publishers:
             return Health(WARNING, f"nobody publishes {topic}", values)
         if guard.holding:

@@ -23,6 +23,7 @@ NODES = (
     "control_node",
     "recorder_node",
     "hil_node",
+    "teleop_node",
     "lifecycle_manager",
 )
 LAUNCHER = "VLA_RL_LAUNCHER"  # process id of a launch that dies, where it is told to, without stopping its nodes
@@ -36,9 +37,17 @@ def start(name: str) -> NoReturn:
         leave(import_module(f"vla_rl.ros.{name}").main())
 
 
-robot_node, policy_node, steering_node, policy_steering, control_node, recorder_node, hil_node, lifecycle_manager = (
-    partial(start, name) for name in NODES
-)
+(
+    robot_node,
+    policy_node,
+    steering_node,
+    policy_steering,
+    control_node,
+    recorder_node,
+    hil_node,
+    teleop_node,
+    lifecycle_manager,
+) = (partial(start, name) for name in NODES)
 
 
 def main() -> NoReturn:

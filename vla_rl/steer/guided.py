@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,10 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vla_rl.policy.context import Context
+from vla_rl.policy.engine import Engine, EngineConfig, load_engine
+from vla_rl.policy.folder import choose_device, fingerprint
 from vla_rl.policy.inputs import Columns
 from vla_rl.policy.layers import features_of
 from vla_rl.policy.served import OwnPolicy, Served
 from vla_rl.steer.critic import LoadedCritic
+from vla_rl.types import RobotSpec
 
 Reward = Callable[[Tensor], Tensor]
 METHODS = ("fk", "gradient")
@@ -156,3 +160,31 @@ class Guided:
     def features(self, context: Seen, layer: str = "pooled") -> NDArray[np.float32] | None:
         """The policy's."""
         return self._served.features(context.context, layer)
+
+
+def guided_engine(
+    folder: str | Path,
+    spec: RobotSpec,
+    cameras: Sequence[str],
+    config: EngineConfig,
+    critic: str,
+    how: GuidedConfig,
+    trusted: bool = False,
+) -> Engine:
+    """The engine of a policy folder whose candidates are drawn under a critic's influence.
+
+    Args:
+        folder: of the policy, one of ours.
+        spec: the robot.
+        cameras: the robot's.
+        config: of the engine.
+        critic: its folder.
+        how: the critic acts.
+        trusted: whether a critic counts whose report failed.
+
+    Raises:
+        ValueError: policy or critic can not be loaded, or they fit neither each other nor the robot.
+    """
+    found = LoadedCritic.load(critic, choose_device(config.device), trusted=trusted)
+    found.require_fit(policy_fingerprint=fingerprint(folder), names=spec.lerobot_action_spec.names)
+    return load_engine(folder, spec, cameras, config, lambda served: Guided(served, found, how))

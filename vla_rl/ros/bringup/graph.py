@@ -67,12 +67,14 @@ class Graph:
         namespace: of every node: "" or "left".
         remappings: (from, to) pairs, for every node.
         environment: variables that every process gets besides those of its parent.
+        stop_s: after so long whatever still runs is killed: Ctrl-C promises five seconds, where nothing takes longer.
     """
 
     processes: tuple[ProcessSpec, ...]
     namespace: str = ""
     remappings: tuple[tuple[str, str], ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
+    stop_s: float = 4.0
 
     @property
     def nodes(self) -> tuple[NodeSpec, ...]:

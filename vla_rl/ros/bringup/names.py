@@ -19,7 +19,8 @@ TOPICS = (
 )  # fmt: skip
 SERVICES = (
     "control/take_over", "control/pause", "control/resume", "control/stop", "control/reset_stop", "sim/reset",
-    "sim/pause", "sim/step", "episode/start", "episode/success", "episode/failure", "episode/end", "episode/discard",
+    "sim/pause", "sim/step", "robot/recover", "episode/start", "episode/success", "episode/failure", "episode/end",
+    "episode/discard",
 )  # fmt: skip
 _CAMERA = re.compile(r"camera/\w+/(image_raw|compressed|camera_info)")
 _NAME = re.compile(r"/?[A-Za-z_]\w*(/[A-Za-z_]\w*)*")

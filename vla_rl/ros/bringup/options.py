@@ -32,6 +32,7 @@ class Option:
         parameters: the value as parameters of nodes; none for what the graph itself needs.
         kind: of the value.
         choices: the only legal values, () where there are too many to list.
+        nodes: nodes that there are only where the value is not false and not empty.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Option:
     parameters: Callable[[Any], Parameters] = lambda value: {}
     kind: Callable[[str], Any] = str
     choices: tuple[str, ...] = ()
+    nodes: tuple[str, ...] = ()
 
     def read(self, text: str) -> Any:
         """The value in a text.
@@ -55,39 +57,44 @@ class Option:
             raise ValueError(f"{self.name} '{text}': {error}") from error
 
 
-def _whole(text: str) -> int:
+def whole(text: str) -> int:
+    """A whole number."""
     if not text.lstrip("-").isdigit():
         raise ValueError("it must be a whole number")
     return int(text)
 
 
-def _flag(text: str) -> bool:
+def flag(text: str) -> bool:
+    """True or false, in the usual words."""
     values = {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}
     if text.lower() not in values:
         raise ValueError("it must be true or false")
     return values[text.lower()]
 
 
-def _list(text: str) -> list[str]:
+def names_of(text: str) -> list[str]:
+    """Names with commas between."""
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def _checkpoint(text: str) -> str:
+def checkpoint(text: str) -> str:
     """A folder becomes absolute, since a node may live in another folder; anything else is a shipped policy's name."""
     return str(Path(text).resolve()) if Path(text).is_dir() else text
 
 
-def _folder(text: str) -> str:
+def folder(text: str) -> str:
+    """A folder's absolute path: a node may live in another folder."""
     return str(Path(text).resolve())
 
 
-def _file(text: str) -> str:
+def existing_file(text: str) -> str:
+    """The absolute path of a file that there is."""
     if not Path(text).is_file():
         raise ValueError("there is no such file")
     return str(Path(text).resolve())
 
 
-def _critic(name: str) -> Parameters:
+def critic_parameters(name: str) -> Parameters:
     """The critic, and the policy's features that it reads."""
     if not name:
         return {"steering.critic": "", "policy.critic": ""}
@@ -96,7 +103,7 @@ def _critic(name: str) -> Parameters:
     return {"steering.critic": name, "policy.critic": name, **layer}
 
 
-def _to(*targets: str) -> Callable[[Any], Parameters]:
+def to(*targets: str) -> Callable[[Any], Parameters]:
     """The value as it is, for each of these parameters."""
     return lambda value: dict.fromkeys(targets, value)
 
@@ -114,45 +121,45 @@ def _pace(time: str) -> Parameters:
     }
 
 
-def _transport(*nodes: str) -> Callable[[Any], Parameters]:
+def transport(*nodes: str) -> Callable[[Any], Parameters]:
     """Which pictures these nodes read."""
     return lambda on: dict.fromkeys([f"{node}.image_transport" for node in nodes], "compressed" if on else "raw")
 
 
 SIM_OPTIONS = (
-    Option("task", "the scene: lift, place, push, stack, button or drawer", "lift", _to("robot.task")),
-    Option("seed", "of the first scene and of everything drawn", "0", _to("robot.seed", "steering.seed"), _whole),
+    Option("task", "the scene: lift, place, push, stack, button or drawer", "lift", to("robot.task")),
+    Option("seed", "of the first scene and of everything drawn", "0", to("robot.seed", "steering.seed"), whole),
     Option(
         "policy", "a shipped policy or a checkpoint folder", "tabletop",
-        _to("policy.checkpoint", "steering.policy"), _checkpoint,
+        to("policy.checkpoint", "steering.policy"), checkpoint,
     ),
-    Option("device", "where the policy computes: auto, cpu or cuda", "auto", _to("policy.device")),
-    Option("candidates", "chunks drawn for each observation", "1", _to("policy.candidates"), _whole),
-    Option("selector", "which candidate is executed", "first", _to("steering.selector"), choices=tuple(SELECTORS)),
-    Option("critic", "a shipped critic or a folder, which the selector follows", "", _critic, _checkpoint),
+    Option("device", "where the policy computes: auto, cpu or cuda", "auto", to("policy.device")),
+    Option("candidates", "chunks drawn for each observation", "1", to("policy.candidates"), whole),
+    Option("selector", "which candidate is executed", "first", to("steering.selector"), choices=tuple(SELECTORS)),
+    Option("critic", "a shipped critic or a folder, which the selector follows", "", critic_parameters, checkpoint),
     Option(
         "trust_critic", "follow it even though its report failed", "false",
-        _to("steering.trust_critic", "policy.trust_critic"), _flag,
+        to("steering.trust_critic", "policy.trust_critic"), flag,
     ),
-    Option("guide", "the critic acts while chunks are drawn: fk or gradient", "", _to("policy.guide")),
+    Option("guide", "the critic acts while chunks are drawn: fk or gradient", "", to("policy.guide")),
     Option(
-        "joining", "how chunks follow one another", "temporal", _to("control.joining", "steering.joining"),
+        "joining", "how chunks follow one another", "temporal", to("control.joining", "steering.joining"),
         choices=tuple(JOINING),
     ),
-    Option("foresee", "value what control will execute: true or false", "false", _to("steering.foresee"), _flag),
-    Option("randomisation", "of scenes: none, train, positions or looks", "train", _to("robot.randomisation")),
-    Option("phrasings", "words of the instruction: train or unseen", "train", _to("robot.phrasings")),
-    Option("cameras", "names with commas between", "front,wrist", _to("robot.cameras", "policy.cameras"), _list),
+    Option("foresee", "value what control will execute: true or false", "false", to("steering.foresee"), flag),
+    Option("randomisation", "of scenes: none, train, positions or looks", "train", to("robot.randomisation")),
+    Option("phrasings", "words of the instruction: train or unseen", "train", to("robot.phrasings")),
+    Option("cameras", "names with commas between", "front,wrist", to("robot.cameras", "policy.cameras"), names_of),
     Option(
         "image_size", "height and width of the pictures [pixels]", "96",
-        _to("robot.image_width", "robot.image_height"), _whole,
+        to("robot.image_width", "robot.image_height"), whole,
     ),
     Option(
         "compressed", "JPEG instead of raw pictures: true or false", "false",
-        lambda on: {"robot.compressed": on, **_transport("policy", "steering")(on)}, _flag,
+        lambda on: {"robot.compressed": on, **transport("policy", "steering")(on)}, flag,
     ),
     Option("time", "the simulation's pace", "real", _pace, choices=TIMES),
-    Option("apart", "policy and steering in a process each: true or false", "false", kind=_flag),
+    Option("apart", "policy and steering in a process each: true or false", "false", kind=flag),
     Option("namespace", "prefix of every node and topic, so that several robots can live side by side"),
     Option("params_file", "ROS 2 parameter file; what is asked for by name wins over it"),
     Option("dds_profile", "Fast DDS profile: on (ours, large enough for camera pictures), off, or an XML file", "on"),
@@ -172,41 +179,44 @@ def sim_graph(
     Raises:
         ValueError: an option, rule or file that does not fit; one line that says what would.
     """
-    return _graph(SIM_OPTIONS, _SIM_NODES, asked or {}, parameters, remappings)
+    return make_graph(SIM_OPTIONS, SIM_NODES, asked or {}, parameters, remappings)
 
 
-_SIM_NODES = {
+SIM_NODES = {
     "robot": NodeSpec("robot", {"robot": "mujoco"}, lifecycle=False, ready="joint_states"),
     "control": NodeSpec("control", after=("robot",)),
     "steering": NodeSpec("steering", after=("control",)),
     "policy": NodeSpec("policy", after=("steering",)),
 }
-_OPERATOR_NODES = {
+OPERATOR_NODES = {
     "recorder": NodeSpec("recorder", after=("control",)),
     "hil": NodeSpec("hil", after=("control",)),
 }
 
 
-def _also(given: Option, parameters: Callable[[Any], Parameters]) -> Option:
+def also(given: Option, parameters: Callable[[Any], Parameters]) -> Option:
     """An option that sets further parameters."""
     return replace(given, parameters=lambda value: {**given.parameters(value), **parameters(value)})
 
 
-_FOR_OPERATORS: dict[str, Callable[[Any], Parameters]] = {
-    "cameras": _to("hil.cameras", "recorder.cameras"),
-    "compressed": _transport("hil", "recorder"),
+FOR_OPERATORS: dict[str, Callable[[Any], Parameters]] = {
+    "cameras": to("hil.cameras", "recorder.cameras"),
+    "compressed": transport("hil", "recorder"),
 }
 CORRECT_OPTIONS = (
-    Option("session", "its folder, made where it does not exist", "session", _to("recorder.session"), _folder),
-    Option("record", "record it: true or false", "true", kind=_flag),
-    Option("operator_device", "what the operator drives with", "page", _to("hil.device"), choices=DEVICES),
-    Option("device_path", "the device's file, where it has one", "", _to("hil.device_path")),
-    Option("ask_for_help", "file of `vla-rl calibrate`: when to call the operator", "", _to("hil.ask_for_help"), _file),
-    Option("console", "serve the operator's page: true or false", "true", _to("hil.console"), _flag),
-    Option("host", "address of the page; any but loopback needs a token", "127.0.0.1", _to("hil.host")),
-    Option("port", "port of the page, 0: any that is free", "8080", _to("hil.port"), _whole),
-    Option("token", "what a browser must know where the address is not loopback", "", _to("hil.token")),
-    *(_also(o, _FOR_OPERATORS[o.name]) if o.name in _FOR_OPERATORS else o for o in SIM_OPTIONS),
+    Option("session", "its folder, made where it does not exist", "session", to("recorder.session"), folder),
+    Option("record", "record it: true or false", "true", kind=flag, nodes=("recorder",)),
+    Option("operator_device", "what the operator drives with", "page", to("hil.device"), choices=DEVICES),
+    Option("device_path", "the device's file, where it has one", "", to("hil.device_path")),
+    Option(
+        "ask_for_help", "file of `vla-rl calibrate`: when to call the operator", "", to("hil.ask_for_help"),
+        existing_file,
+    ),
+    Option("console", "serve the operator's page: true or false", "true", to("hil.console"), flag),
+    Option("host", "address of the page; any but loopback needs a token", "127.0.0.1", to("hil.host")),
+    Option("port", "port of the page, 0: any that is free", "8080", to("hil.port"), whole),
+    Option("token", "what a browser must know where the address is not loopback", "", to("hil.token")),
+    *(also(o, FOR_OPERATORS[o.name]) if o.name in FOR_OPERATORS else o for o in SIM_OPTIONS),
 )  # fmt: skip
 
 
@@ -214,14 +224,14 @@ def correct_graph(
     asked: Mapping[str, str] | None = None, parameters: Iterable[str] = (), remappings: Iterable[str] = ()
 ) -> Graph:
     """The simulated robot with an operator: devices, console and recorder besides; arguments as `sim_graph`."""
-    return _graph(CORRECT_OPTIONS, {**_SIM_NODES, **_OPERATOR_NODES}, asked or {}, parameters, remappings)
+    return make_graph(CORRECT_OPTIONS, {**SIM_NODES, **OPERATOR_NODES}, asked or {}, parameters, remappings)
 
 
 RECORD_OPTIONS = (
-    Option("session", "its folder, made where it does not exist", "session", _to("recorder.session"), _folder),
-    Option("cameras", "names with commas between", "front,wrist", _to("recorder.cameras"), _list),
-    Option("compressed", "cameras send JPEG: true or false", "false", _FOR_OPERATORS["compressed"], _flag),
-    Option("always", "one episode from start to end, without an operator", "false", _to("recorder.always"), _flag),
+    Option("session", "its folder, made where it does not exist", "session", to("recorder.session"), folder),
+    Option("cameras", "names with commas between", "front,wrist", to("recorder.cameras"), names_of),
+    Option("compressed", "cameras send JPEG: true or false", "false", FOR_OPERATORS["compressed"], flag),
+    Option("always", "one episode from start to end, without an operator", "false", to("recorder.always"), flag),
     *(o for o in SIM_OPTIONS if o.name in ("namespace", "params_file", "dds_profile")),
 )
 
@@ -230,31 +240,25 @@ def record_graph(
     asked: Mapping[str, str] | None = None, parameters: Iterable[str] = (), remappings: Iterable[str] = ()
 ) -> Graph:
     """A recorder alone, beside a graph that runs already; arguments as `sim_graph`."""
-    return _graph(RECORD_OPTIONS, {"recorder": NodeSpec("recorder")}, asked or {}, parameters, remappings)
+    return make_graph(RECORD_OPTIONS, {"recorder": NodeSpec("recorder")}, asked or {}, parameters, remappings)
 
 
-GRAPHS = {
-    "sim": (sim_graph, SIM_OPTIONS, "the tabletop in MuJoCo"),
-    "correct": (correct_graph, CORRECT_OPTIONS, "the same with an operator: console, devices and recorder"),
-    "record": (record_graph, RECORD_OPTIONS, "a recorder beside a graph that runs already"),
-}
-
-
-def _graph(
+def make_graph(
     options: tuple[Option, ...],
     nodes: Mapping[str, NodeSpec],
     asked: Mapping[str, str],
     parameters: Iterable[str],
     remappings: Iterable[str],
 ) -> Graph:
+    """A graph of these nodes, as far as what is asked for wants them; other arguments as `sim_graph`."""
     known = {option.name: option for option in options}
     if unknown := sorted(asked.keys() - known.keys()):
         raise ValueError(f"unknown option '{unknown[0]}'; there are: {', '.join(known)}")
     given = {name: known[name].read(text) for name, text in asked.items() if text != ""}
     defaults = {name: o.read(o.default) if o.default else "" for name, o in known.items()}
     values = {**defaults, **given}
-    if not values.get("record", True):
-        nodes = {name: spec for name, spec in nodes.items() if name != "recorder"}
+    unwanted = {node for name, option in known.items() if not values[name] for node in option.nodes}
+    nodes = {name: spec for name, spec in nodes.items() if name not in unwanted}
     rules = names.parse_parameters(parameters, nodes)
     layers = [_by_node(known, defaults), names.read_params_file(values["params_file"], nodes, values["namespace"])]
     layers += [_by_node(known, given), rules]
@@ -291,7 +295,7 @@ def _processes(nodes: Mapping[str, NodeSpec], apart: bool) -> tuple[ProcessSpec,
         if apart
         else [("policy_steering", "policy_steering", ["policy", "steering"])]
     )
-    alone = [(name, f"{name}_node", [name]) for name in ("robot", "hil", "recorder", "control")]
+    alone = [(name, f"{name}_node", [name]) for name in ("robot", "teleop", "hil", "recorder", "control")]
     rows = [alone[0], *thinking, *alone[1:]]
     return tuple(
         ProcessSpec(name, run, tuple(nodes[n] for n in inside)) for name, run, inside in rows if inside[0] in nodes

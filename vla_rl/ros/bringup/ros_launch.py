@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,7 +61,7 @@ def start(graph: Graph) -> list[Any]:
     """Actions that start every process of a graph and drive its lifecycle nodes."""
     manager = NodeSpec("lifecycle_manager", {"nodes": [n.name for n in activation_order(graph)], "after": ready(graph)})
     processes = (*graph.processes, ProcessSpec("lifecycle_manager", "lifecycle_manager", (manager,)))
-    graph = Graph(processes, graph.namespace, graph.remappings, graph.environment)
+    graph = replace(graph, processes=processes)
     file = _parameter_file(graph)
     return [action for process in graph.processes for action in _process(graph, process, file)]
 
@@ -99,6 +100,7 @@ def _process(graph: Graph, process: ProcessSpec, file: Path) -> list[Any]:
         output="screen",
         respawn=again,
         respawn_delay=0.2,
+        sigterm_timeout=str(graph.stop_s),
     )
     ends: Counter[str] = Counter()
 

@@ -32,9 +32,8 @@ from vla_rl.ros.bringup.lifecycle import Ascents
 from vla_rl.ros.bringup.processes import Child
 from vla_rl.types import Source
 
-STOP_S = 4.0  # after that whatever still runs is killed: Ctrl-C promises five seconds
-_HOLD_S = 1.0  # of these, for control to deactivate
-_ROBOT_S = 1.0  # and for the robot, which leaves last
+_HOLD_S = 1.0  # for control to deactivate
+_OTHERS_S = 3.0  # for everything but the robot, which leaves last
 _TICK_S = 0.05
 _LISTEN = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 
@@ -171,11 +170,12 @@ class Supervisor:
         return self.progress
 
     def stop(self) -> None:
-        """Hold the arm and end every process, the robot last; within STOP_S, whatever they do."""
-        deadline = time.monotonic() + STOP_S
+        """Hold the arm and end every process, the robot last; within `graph.stop_s`, whatever they do."""
+        began = time.monotonic()
+        deadline = began + self.graph.stop_s
         roots = {p.name for p in self.graph.processes if not any(n.after for n in p.nodes)}
         self._deactivate(min(deadline, time.monotonic() + _HOLD_S))
-        self._end([c for name, c in self._children.items() if name not in roots], deadline - _ROBOT_S)
+        self._end([c for name, c in self._children.items() if name not in roots], min(deadline, began + _OTHERS_S))
         self._end([c for name, c in self._children.items() if name in roots], deadline)
         for child in self._children.values():
             if child.starts:

@@ -1,0 +1,70 @@
+"""Serial ports: which there are, and why one cannot be used, in one line."""
+
+from __future__ import annotations
+
+import glob
+import grp
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+REPLY_S = 0.015  # an answer comes within 2 ms; a period is 33
+PATTERNS = ("/dev/serial/by-id/*", "/dev/ttyACM*", "/dev/ttyUSB*", "/dev/tty.usbmodem*")
+
+
+def ports() -> list[str]:
+    """The ports on which an arm may be, each once: under its lasting name where it has one."""
+    found: dict[str, str] = {}
+    for path in sorted(p for pattern in PATTERNS for p in glob.glob(pattern)):
+        found.setdefault(os.path.realpath(path), path)
+    return sorted(found.values(), key=lambda p: (not p.startswith("/dev/serial"), p))
+
+
+def check_port(path: str) -> str:
+    """The port, if it can be used.
+
+    Raises:
+        ValueError: none is given, it does not exist, is no serial port, or may not be opened; the line says what to do.
+    """
+    if not path:
+        raise ValueError(f"no port is given; {_there()}")
+    if not Path(path).exists():
+        raise ValueError(f"port {path} does not exist: is the arm plugged in and powered? {_there()}")
+    status = os.stat(path)
+    if not stat.S_ISCHR(status.st_mode):
+        raise ValueError(f"port {path} is no serial port; {_there()}")
+    if not os.access(path, os.R_OK | os.W_OK):
+        group = _group(status.st_gid)
+        raise ValueError(
+            f"permission denied on port {path}: it belongs to the group {group}; "
+            f"run: sudo usermod -aG {group} $USER, and log in again"
+        )
+    return path
+
+
+def tune(handler: Any) -> None:
+    """Let the servos' SDK wait for answers as long as they take, asleep: of itself it waits 50 ms, and never sleeps.
+
+    Args:
+        handler: the SDK's, open.
+    """
+    handler.ser.timeout = 1e-3
+
+    def patience(length: int) -> None:
+        handler.packet_start_time = handler.getCurrentTime()
+        handler.packet_timeout = handler.tx_time_per_byte * (length + 3) + REPLY_S * 1e3
+
+    handler.setPacketTimeout = patience
+
+
+def _group(number: int) -> str:
+    try:
+        return grp.getgrgid(number).gr_name
+    except KeyError:
+        return str(number)
+
+
+def _there() -> str:
+    found = ports()
+    return f"there are: {', '.join(found)}" if found else "this machine has no serial port"
