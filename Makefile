@@ -29,7 +29,8 @@ demo: install
 	$(PY) -m vla_rl demo --out outputs/demo
 
 test: install
-	$(PY) -m pytest -n 2 --dist worksteal tests
+	$(PY) -m pytest -n 2 --dist worksteal -m "not alone" tests
+	$(PY) -m pytest -m alone tests
 
 lint: install
 	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy vla_rl

@@ -11,6 +11,8 @@ from twin_desk import SPEC, Desk, until
 
 from vla_rl.robot import Fault, Physical
 
+pytestmark = pytest.mark.alone
+
 TICK = 2 * np.pi / 4096
 
 

@@ -11,6 +11,8 @@ from vla_rl.hardware.twin.twin import TwinConfig
 from vla_rl.robot import arm_spec
 from vla_rl.ros import messages
 
+pytestmark = pytest.mark.alone
+
 SPEC = arm_spec("so101")
 
 
