@@ -240,7 +240,7 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], Float32]):
         Args:
             clumsy: of mixed quality: misses, hesitates, visits the wrong thing.
             seed: of its variation in speed and approach.
-            pace: multiple of its speed.
+            pace: how many times faster it does everything, accelerations included.
         """
         from vla_rl.sim.expert import Expert, Style
 

@@ -47,6 +47,7 @@ class Setup:
         episodes: a task, over all rounds.
         rounds: how often the policy is improved.
         steps: optimiser steps of a round.
+        batch, lr: of every round's training, and of the control arm's.
         options: further arguments of `vla-rl improve`.
         onward: a round goes on from the policy of the one before; else each begins with the weak one.
         candidates, critic, rule: of the steered arms; no critic, no such arms.
@@ -59,6 +60,8 @@ class Setup:
     episodes: int = 60
     rounds: int = 3
     steps: int = 1000
+    batch: int = 64
+    lr: float = 5e-4
     options: Sequence[str] = ()
     onward: bool = True
     candidates: int = 8
@@ -188,7 +191,7 @@ def _round(setup: Setup, work: Path, number: int, workers: int) -> dict[str, Any
     if not (out / "improve.json").is_file():
         start = policy if setup.onward else setup.policy
         _run("improve", "--session", *sessions, "--policy", start, "--data", *setup.data, "--method", setup.method,
-             "--steps", str(setup.steps), *setup.options, "--out", str(out), *_resume(out))  # fmt: skip
+             *_training(setup, setup.steps), *setup.options, "--out", str(out), *_resume(out))  # fmt: skip
     from vla_rl.data.cache import open_numbers
     from vla_rl.learn.rounds import summary
 
@@ -210,21 +213,15 @@ def _plain(setup: Setup, work: Path, minutes: float, workers: int) -> str:
     if not (out / "result.json").is_file():
         learned = ["--data", *(str(build.dataset_root(each)) for each in setup.data), str(root)]
         steps = setup.steps * (setup.rounds if setup.onward else 1)
-        common = ["--rule", "filtered", "--init", setup.policy, "--steps", str(steps), "--ema", "0.99"]
-        _run(
-            "train",
-            "awr",
-            *learned,
-            *common,
-            "--lr",
-            "5e-4",
-            "--action",
-            "policy_action",
-            "--out",
-            str(out),
-            *_resume(out),
-        )
+        common = ["--rule", "filtered", "--init", setup.policy, "--ema", "0.99", "--action", "policy_action"]
+        how = [*common, *_training(setup, steps), *_resume(out)]
+        _run("train", "awr", *learned, *how, "--out", str(out))
     return str(out)
+
+
+def _training(setup: Setup, steps: int) -> list[str]:
+    """How both arms train, for so many steps."""
+    return ["--steps", str(steps), "--batch", str(setup.batch), "--lr", str(setup.lr)]
 
 
 def _share(total: int, parts: int, number: int) -> int:

@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 from vla_rl.learn.train import bf16
+from vla_rl.policy.folder import choose_device
 
 MERGED, RUN, LAST = "data", "run", "checkpoints/last"
 
@@ -42,9 +43,10 @@ class ThirdParty:
 
     def flags(self) -> list[str]:
         """Of `lerobot-train`: one frame of observation, no weights from the network."""
+        device = choose_device("auto")
         policy = {
             "type": "diffusion",
-            "device": "cpu",
+            "device": device,
             "push_to_hub": "false",
             "n_obs_steps": 1,
             "horizon": self.horizon,
@@ -56,7 +58,7 @@ class ThirdParty:
             "noise_scheduler_type": "DDIM",
             "num_inference_steps": self.denoising,
             "optimizer_lr": self.lr,
-            "use_amp": str(bf16("auto", torch.device("cpu"))).lower(),
+            "use_amp": str(device == "cpu" and bf16("auto", torch.device(device))).lower(),
         }
         run = {"steps": self.steps, "batch_size": self.batch, "save_freq": max(1, self.steps // 4), "num_workers": 1}
         return [f"--policy.{key}={value}" for key, value in policy.items()] + [f"--{k}={v}" for k, v in run.items()]
