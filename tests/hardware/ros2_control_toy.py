@@ -51,13 +51,14 @@ class Controller:
         self.plant, self.name, self.joints = toy.plant, name, list(joints)
         self.where = [toy.plant.names.index(joint) for joint in joints]
         self.active, self.heard, self.rejected = True, [], []
+        self.executor = toy.executor
         self.node = Node(name, context=toy.context)
         self.state = toy.state_of(self.node)
         self._subscription = self.node.create_subscription(self.kind, f"~/{self.topic}", self.take, SYSTEM_DEFAULT)
         toy.executor.add_node(self.node)
 
     def unload(self):
-        self.node.destroy_subscription(self._subscription)
+        self.executor.create_task(self.node.destroy_subscription, self._subscription)
 
     def take(self, message):
         self.heard.append((time.monotonic(), message))

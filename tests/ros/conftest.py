@@ -40,5 +40,4 @@ def forget_what_was_heard():
     before = {id(client): set(client.node.subscriptions) for client in Peer.made}
     yield
     for client in Peer.made:
-        for subscription in set(client.node.subscriptions) - before.get(id(client), set()):
-            client.node.destroy_subscription(subscription)
+        client.destroy(*set(client.node.subscriptions) - before.get(id(client), set()))

@@ -46,8 +46,7 @@ class Body:
     def close(self):
         self._stop.set()
         self._thread.join()
-        for publisher in (self._joints, *self._cameras.values(), self.volatile, self.latched):
-            self.peer.node.destroy_publisher(publisher)
+        self.peer.destroy(self._joints, *self._cameras.values(), self.volatile, self.latched)
 
 
 class Ear:

@@ -111,8 +111,8 @@ class Peer(Client):
             with suppress(TimeoutError):
                 if self._state(node) == goal:
                     return True
-            for key in [k for k in self._clients if k[1].startswith(f"{node}/")]:
-                self.node.destroy_client(self._clients.pop(key))  # a new one is discovered anew
+            stale = [k for k in self._clients if k[1].startswith(f"{node}/")]
+            self.destroy(*map(self._clients.pop, stale))  # new ones are discovered anew
         raise AssertionError(f"{node} answers no call to {step}; {said_so_far()}")
 
     def _state(self, node):

@@ -91,8 +91,8 @@ def world(control, peer):
     yield found
     found.fall_silent()
     assert peer.change("control", "deactivate")
-    peer.node.destroy_publisher(found.states)
-    peer.node.destroy_publisher(found.chunks)
+    peer.destroy(found.states)
+    peer.destroy(found.chunks)
 
 
 def acting(world, source):
@@ -190,7 +190,7 @@ def test_a_human_takes_over_and_hands_back(world, peer):
     assert world.why == "human_silent"
     assert peer.call(SetBool, "control/take_over", SetBool.Request(data=False)).success
     world.live(acting(world, Source.POLICY))
-    peer.node.destroy_publisher(human)
+    peer.destroy(human)
 
 
 def test_three_malformed_chunks_in_a_row_stop_it(world, peer):
@@ -237,7 +237,7 @@ def test_a_control_on_another_host_keeps_the_arm(start, peer):
     assert peer.change("/far/control", "configure")
     assert not peer.change("/far/control", "activate")
     assert "another node has the arm: /far/joint_commands is published by /peer" in process.errors[0]
-    peer.node.destroy_publisher(elsewhere)
+    peer.destroy(elsewhere)
     assert peer.change("/far/control", "activate")
     process.stop()
 
@@ -283,4 +283,4 @@ def test_a_message_larger_than_promised_is_dropped_before_it_is_read_and_counted
     assert any("bytes where at most" in line for line in control.log.splitlines())
     world.live(acting(world, Source.POLICY))
     for publisher in publishers:
-        peer.node.destroy_publisher(publisher)
+        peer.destroy(publisher)

@@ -149,7 +149,7 @@ def test_what_strangers_publish_is_refused_and_the_operator_keeps_the_arm(graph,
         for message in (*all_of_it, b"", b"\x00\x01\x00\x00\xff\xff\xff\x7f"):
             publisher.publish(message)
         time.sleep(0.1)
-        peer.node.destroy_publisher(publisher)
+        peer.destroy(publisher)
     graph.live(source(graph, Source.POLICY))
     toggle(graph, pad, Source.HUMAN)
     toggle(graph, pad, Source.POLICY)

@@ -196,7 +196,7 @@ def test_malformed_messages_neither_crash_nor_grow_nor_blind_it(topic, alive, pe
     flood(publisher, make, 300)
     assert alive.alive
     assert alive.memory_mb() - before < 50
-    peer.node.destroy_publisher(publisher)
+    peer.destroy(publisher)
     chunks = peer.hear(JointTrajectory, "steering/chunk")
     body.latched.publish(String(data="lift the blue cube"))
     peer.until(lambda: len(chunks) >= 2, "it answers again")

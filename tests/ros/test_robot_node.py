@@ -45,7 +45,7 @@ def arm(peer, robot):
     peer.until(lambda: len(states) > 3)
     publisher = peer.publisher(JointState, "joint_commands", qos.OFFER)
     yield Arm(peer, publisher, states, status)
-    peer.node.destroy_publisher(publisher)
+    peer.destroy(publisher)
 
 
 class Arm:
@@ -166,7 +166,7 @@ def test_commands_of_a_second_publisher_are_not_mixed_in_and_it_is_named(arm, pe
     assert np.abs(joints(arm.states[-1]) - home).max() < 0.1
     assert "2 publishers" in robot.log
     assert "not mixed in" in robot.log
-    peer.node.destroy_publisher(arm.publisher)
+    peer.destroy(arm.publisher)
     arm.publisher = second  # the first is gone: the second is followed
     arm.move(0, 0.3, lambda: joints(arm.states[-1])[0] > home[0] + 0.1)
 

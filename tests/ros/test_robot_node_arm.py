@@ -52,7 +52,7 @@ def hand(peer):
     made = []
     yield lambda: made.append(Hand(peer)) or made[-1]
     for one in made:
-        peer.node.destroy_publisher(one.publisher)
+        peer.destroy(one.publisher)
 
 
 class Hand:

@@ -87,7 +87,7 @@ def ask(steering, peer):
 
     yield once
     for publisher in out.values():
-        peer.node.destroy_publisher(publisher)
+        peer.destroy(publisher)
 
 
 def test_the_choice_over_topics_is_the_one_in_memory_and_values_and_index_are_published(ask, peer, folder):
@@ -152,7 +152,7 @@ def test_apart_a_critic_looks_for_itself_at_the_pictures_that_the_policy_saw(sta
     found = asked[stamp(said)]
     np.testing.assert_allclose(said.position, robot.values(robot.prepare(found)[0], found.chunks).mean(0), atol=1e-5)
     for publisher in out.values():
-        peer.node.destroy_publisher(publisher)
+        peer.destroy(publisher)
 
 
 def test_what_it_may_not_or_cannot_follow_is_refused_in_one_line(start, peer, tmp_path):
@@ -219,4 +219,4 @@ def test_a_pushed_critic_takes_over_and_one_that_does_not_load_is_passed_over(st
     peer.every(0.3, publish, lambda: judged(other, since))
     assert "Traceback" not in process.log
     for publisher in out.values():
-        peer.node.destroy_publisher(publisher)
+        peer.destroy(publisher)

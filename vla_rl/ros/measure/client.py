@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import rclpy
 from rcl_interfaces.srv import GetParameters, SetParameters
+from rclpy.client import Client as RosClient
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.parameter import Parameter
+from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile
+from rclpy.subscription import Subscription
 from std_srvs.srv import Trigger
 
 Message = Any
@@ -19,7 +22,7 @@ Heard = Callable[[Message, int, int], None]  # a message, when it was received a
 
 
 class Client:
-    """A node that is no part of the graph.
+    """A node that is no part of the graph. `failure` is what ended its thread, if anything did.
 
     Args:
         name: of the node.
@@ -34,6 +37,7 @@ class Client:
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
         self._clients: dict[tuple[type, str], Any] = {}
+        self.failure: Exception | None = None
         self._thread = threading.Thread(target=self._spin, name=name, daemon=True)
         self._thread.start()
 
@@ -42,6 +46,8 @@ class Client:
             self._executor.spin()
         except ExternalShutdownException:
             return
+        except Exception as error:  # nothing more is heard from here on: `destroy` and `call` say why
+            self.failure = error
 
     def listen(self, kind: type, topic: str, heard: Heard, qos: QoSProfile) -> Any:
         """Call `heard` for every message, in the client's thread."""
@@ -53,13 +59,43 @@ class Client:
         self._executor.wake()
         return subscription
 
+    def destroy(self, *entities: Any) -> None:
+        """Give up publishers, subscriptions or clients of `node`.
+
+        In the client's own thread: rclpy's executor ends with an InvalidHandle where another thread destroys what it
+        is about to wait for.
+
+        Raises:
+            RuntimeError: the client's thread has ended.
+        """
+        done = threading.Event()
+        self._executor.create_task(self._destroy, entities).add_done_callback(lambda _: done.set())
+        while not done.wait(0.5):
+            self._check()
+
+    def _check(self) -> None:
+        if self.failure is not None:
+            raise RuntimeError(f"'{self.node.get_name()}' no longer spins: {self.failure!r}")
+
+    def _destroy(self, entities: Iterable[Any]) -> None:
+        ends = {
+            Publisher: self.node.destroy_publisher,
+            Subscription: self.node.destroy_subscription,
+            RosClient: self.node.destroy_client,
+        }
+        for entity in entities:
+            ends[type(entity)](entity)
+
     def call(self, kind: type, name: str, request: Any, timeout_s: float = 10.0) -> Any:
         """The answer of a service.
 
         Raises:
+            RuntimeError: the client's thread has ended.
             TimeoutError: the service is not there, or does not answer in time.
         """
-        client = self._clients.setdefault((kind, name), self.node.create_client(kind, name))
+        self._check()
+        client = self._clients.get((kind, name)) or self.node.create_client(kind, name)
+        self._clients[kind, name] = client
         end = time.monotonic() + timeout_s
         if not client.wait_for_service(timeout_sec=timeout_s):
             raise TimeoutError(
