@@ -75,6 +75,31 @@ def test_several_caches_are_one_after_the_other(first: list[int], second: list[i
     assert both.tasks == (*TASKS, "open the drawer")
 
 
+@settings(max_examples=60, deadline=None)
+@given(lengths=lengths, horizon=st.integers(1, 12), pace=st.floats(0.3, 4.0))
+def test_at_a_pace_a_chunk_is_the_recorded_movement_in_less_time(lengths: list[int], horizon: int, pace: float) -> None:
+    cache = memory_cache(lengths)
+    dataset = ChunkDataset(cache, horizon, pace=pace)
+    batch = dataset.batch(np.arange(len(dataset)))
+    for row in range(len(dataset)):
+        episode = int(np.searchsorted(cache.starts, row, side="right")) - 1
+        times = np.arange(cache.starts[episode], cache.starts[episode + 1])
+        asked, recorded = row + pace * np.arange(horizon), cache.columns["action"][times]
+        wanted = np.stack([np.interp(asked, times, joint) for joint in recorded.T], axis=1)
+        np.testing.assert_allclose(batch["action"][row], wanted, atol=1e-4)
+        assert batch["action_is_pad"][row].tolist() == (asked > times[-1]).tolist()
+
+
+def test_each_data_set_has_its_pace() -> None:
+    caches = [memory_cache([8], 1), memory_cache([9], 2)]
+    both = ChunkDataset(caches, 4, pace=[2.0, 1.0]).batch(np.array([1, 9]))["action"].numpy()
+    assert np.array_equal(both[0], caches[0].columns["action"][[1, 3, 5, 7]])
+    assert np.array_equal(both[1], caches[1].columns["action"][[1, 2, 3, 4]])
+    for wrong in (0.0, float("nan"), [1.0]):
+        with pytest.raises(ValueError, match="pace must be positive, one for all data sets or one for each of 2"):
+            ChunkDataset(caches, 4, pace=wrong)
+
+
 def test_a_resident_data_set_gives_the_same_batches() -> None:
     cache = memory_cache([5, 7, 3])
     order = np.array([14, 0, 7, 7, 4])

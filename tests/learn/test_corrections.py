@@ -86,6 +86,15 @@ def test_chunks_end_where_the_human_let_go_and_hold_what_was_executed(tmp_path, 
     assert np.array_equal(shown["action"][0].numpy(), learner.caches[0].columns["policy_action"][3 : 3 + H])
 
 
+def test_demonstrations_are_imitated_at_a_pace_and_the_human_at_his_own(tmp_path, start):
+    learner = HGDagger(HGDaggerConfig(**small(tmp_path, init=start, pace=2.0)), [cache(), session()])
+    items = learner._items(np.array([0, ROWS + 5]))
+    shown, executed = (each.columns["action"] for each in learner.caches)
+    assert np.array_equal(items["action"][0].numpy(), shown[0 : 2 * H : 2])
+    assert np.array_equal(items["action"][1, :7].numpy(), executed[5:12])
+    assert (~items["action_is_pad"][1]).sum() == 7
+
+
 def test_each_batch_has_its_share_of_corrections_and_nothing_else_of_the_session(tmp_path, start):
     settings = HGDaggerConfig(**small(tmp_path, init=start, share=0.25))
     learner = HGDagger(settings, [cache(), session()])
@@ -181,6 +190,7 @@ def test_the_curve_goes_on_from_session_to_session_and_loses_no_episode():
         (lambda: HGDaggerConfig(data=("a",), sessions=2), "between 1 and the number of data sets"),
         (lambda: HGDaggerConfig(own=-1.0), "own must be at least 0"),
         (lambda: HGDaggerConfig(share=1.0), "share must lie in"),
+        (lambda: HGDaggerConfig(pace=0.0), "pace must be positive, got 0.0"),
         (lambda: PreferenceConfig(beta=0.0), "beta must be positive"),
     ],
 )

@@ -141,6 +141,8 @@ def test_a_learner_beside_a_session_pushes_round_after_round(world, tmp_path):
         (["--set", "share"], "must read name=value"),
         (["--set", "magic=1"], "hg_dagger has no such setting; there are:"),
         (["--steps", "0"], "must be at least 1"),
+        (["--pace", "0"], "--pace must be positive, got 0.0"),
+        (["--method", "recap", "--pace", "1.5"], "--pace must be 1 with recap, got 1.5"),
         (["--data", "nowhere"], "no data set in nowhere"),
         (["--value", "nobody"], "no critic 'nobody'"),
     ],

@@ -47,7 +47,7 @@ class Setup:
         episodes: a task, over all rounds.
         rounds: how often the policy is improved.
         steps: optimiser steps of a round.
-        batch, lr: of every round's training, and of the control arm's.
+        batch, lr, pace: of every round's training, and of the control arm's.
         options: further arguments of `vla-rl improve`.
         onward: a round goes on from the policy of the one before; else each begins with the weak one.
         candidates, critic, rule: of the steered arms; no critic, no such arms.
@@ -62,6 +62,7 @@ class Setup:
     steps: int = 1000
     batch: int = 64
     lr: float = 5e-4
+    pace: float = 1.0
     options: Sequence[str] = ()
     onward: bool = True
     candidates: int = 8
@@ -221,7 +222,8 @@ def _plain(setup: Setup, work: Path, minutes: float, workers: int) -> str:
 
 def _training(setup: Setup, steps: int) -> list[str]:
     """How both arms train, for so many steps."""
-    return ["--steps", str(steps), "--batch", str(setup.batch), "--lr", str(setup.lr)]
+    given = {"steps": steps, "batch": setup.batch, "lr": setup.lr, "pace": setup.pace}
+    return [text for name, value in given.items() for text in (f"--{name}", str(value))]
 
 
 def _share(total: int, parts: int, number: int) -> int:

@@ -25,6 +25,7 @@ class ChunkDataset:
         episode     0 . . . . . t . . . . . T-1
         past              o o o                      n_obs_steps frames up to t, the first one repeated before 0
         chunk                   a a a a a a a P P    horizon actions from t on, the last one repeated where padded
+        at pace 2               a   a   a   a P P    every second of them: the same movement in half of the time
 
     Args:
         caches: one cache, or several with the same cameras, numeric features, names and fps.
@@ -36,6 +37,8 @@ class ChunkDataset:
         keep: predicate on an episode's meta (instruction, task, seed, variant, outcome, ...); the others are left out.
         device: hold all images and columns there and gather there (a GPU with room for them); None leaves them on disk.
         extra: more numeric columns to return, at the frame itself.
+        pace: how many recorded periods a period of the chunk covers, for all caches or for each; between two recorded
+            actions on a straight line. Demonstrations replayed faster than they were given, as in arXiv:2506.11948.
 
     Attributes:
         cameras, tasks, fps, names: as in FrameCache.
@@ -43,6 +46,7 @@ class ChunkDataset:
 
     Raises:
         DatasetError: a feature is missing, caches do not fit together, a value is not finite, nothing is kept.
+        ValueError: a pace that is not positive, or not one for each cache.
     """
 
     def __init__(
@@ -56,6 +60,7 @@ class ChunkDataset:
         keep: Keep | None = None,
         device: str | torch.device | None = None,
         extra: Sequence[str] = (),
+        pace: float | Sequence[float] = 1.0,
     ) -> None:
         self._caches = [caches] if isinstance(caches, FrameCache) else list(caches)
         first = _require_same(self._caches)
@@ -68,6 +73,7 @@ class ChunkDataset:
         self._extra = [*sorted(c for c in first.columns if c.startswith("labels.")), *extra]
         self.episodes = tuple(episode for cache in self._caches for episode in cache.episodes)
         self._index()
+        self._pace = _paces(pace, [len(cache) for cache in self._caches])
         self.rows = _kept_rows(self._starts, self.episodes, keep)
         self._load(torch.device(device) if device is not None else None)
 
@@ -148,21 +154,26 @@ class ChunkDataset:
             `labels.*` (B, ...) and extra columns; `task` list of str; `weight` (B,) float32.
         """
         rows = self.rows[np.asarray(indices)]
-        start, end = self._starts[self._episode[rows]], self._starts[self._episode[rows] + 1]
-        ahead = rows[:, None] + np.arange(self.horizon)
+        start, last = self._starts[self._episode[rows]], self._starts[self._episode[rows] + 1] - 1
+        ahead = self.ahead(indices)
         past = np.maximum(rows[:, None] + np.arange(1 - self.n_obs_steps, 1), start[:, None])
         if self.n_obs_steps == 1:
             past = rows
-        chunk = np.minimum(ahead, end[:, None] - 1)
         batch: dict[str, Any] = {name: self._gather(self._columns[name], past) for name in self.observations}
         for camera in self.cameras:
             batch[camera] = self._gather_images(camera, past)
-        batch["action"] = self._gather(self._columns["action"], chunk)
-        batch["action_is_pad"] = self._tensor(ahead >= end[:, None])
+        batch["action"] = self._between(self._columns["action"], np.minimum(ahead, last[:, None]))
+        batch["action_is_pad"] = self._tensor(ahead > last[:, None])
         batch.update({name: self._gather(self._columns[name], rows) for name in self._extra})
         batch["task"] = self._task_texts[self._task[rows]].tolist()
         batch["weight"] = torch.ones(len(rows), device=self._device)
         return batch
+
+    def ahead(self, indices: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Where the steps of chunks lie, (B, H), in rows; past an episode's last row they are padding."""
+        rows = self.rows[np.asarray(indices)]
+        steps: NDArray[np.float64] = rows[:, None] + self._pace[rows][:, None] * np.arange(self.horizon)
+        return steps
 
     def _index(self) -> None:
         """Row tables: episode starts (E + 1,), and for each row its episode, its place in it and its task."""
@@ -204,6 +215,15 @@ class ChunkDataset:
         tensor = torch.from_numpy(values)
         return tensor if self._device is None else tensor.to(self._device, non_blocking=True)
 
+    def _between(self, column: Tensor, places: NDArray[np.float64]) -> Tensor:
+        """Values at `places` between rows, on a straight line; at a row exactly its own."""
+        rows = places.astype(np.int64)
+        share = self._tensor((places - rows).astype(np.float32))[..., None]
+        values = self._gather(column, rows)
+        if not share.any():
+            return values
+        return torch.lerp(values, self._gather(column, np.ceil(places).astype(np.int64)), share)
+
     def _gather(self, column: Tensor, rows: NDArray[np.int64]) -> Tensor:
         return column[self._tensor(rows)]
 
@@ -224,6 +244,14 @@ class ChunkDataset:
             mine = owner == number
             out[mine] = maps[number][rows[mine] - self._offsets[number]]
         return out
+
+
+def _paces(pace: float | Sequence[float], lengths: Sequence[int]) -> NDArray[np.float64]:
+    """The pace of every row."""
+    each = [float(pace)] * len(lengths) if isinstance(pace, (int, float)) else [float(value) for value in pace]
+    if len(each) != len(lengths) or not all(0.0 < value < float("inf") for value in each):
+        raise ValueError(f"pace must be positive, one for all data sets or one for each of {len(lengths)}: got {pace}")
+    return np.repeat(each, lengths)
 
 
 def _proposed(cache: FrameCache, column: str) -> NDArray[np.float32]:

@@ -121,7 +121,8 @@ class BehaviourCloning(Learner):
         self.config, self.device, self.rank, self.world = config, device, rank, world
         place = device if _resident(config.on_device, caches, device) else None
         self.excluded = _excluded(caches, config)
-        self.data = _windows(caches, config, int(_overrides(config).get("n_obs_steps", 1)), device=place)
+        steps = int(_overrides(config).get("n_obs_steps", 1))
+        self.data = _windows(caches, config, steps, device=place, pace=self._paces(len(caches)))
         self.held = _held_out(self.data, config.holdout, config.seed)
         self.sampler = ChunkSampler(np.where(self.held, 0.0, self._shares()), config.batch * world, config.seed)
         self.policy = (_load(checkpoint, self.data, config) if checkpoint else self._new(caches)).to(device)
@@ -130,6 +131,10 @@ class BehaviourCloning(Learner):
         self.text_index = {text: i for i, text in enumerate(texts)}
         self.words = tokenize(texts, multiple=8) if config.backbone == "tiny" else None
         self.augmentation = Augmentation(**{f.name: getattr(config, f.name) for f in dataclasses.fields(Augmentation)})
+
+    def _paces(self, count: int) -> list[float]:
+        """How much faster than each of so many data sets the policy is to move."""
+        return [self.config.pace] * count
 
     def _shares(self) -> NDArray[np.float64]:
         """Sampling weight of every frame, (len(data),)."""
@@ -143,7 +148,7 @@ class BehaviourCloning(Learner):
     def _new(self, caches: Sequence[FrameCache]) -> VLAPolicy:
         torch.manual_seed(step_seed(self.config.seed, 0))
         config = policy_config(self.data, self.config)
-        numbers = _windows(caches, self.config, 1, cameras=())
+        numbers = _windows(caches, self.config, 1, cameras=(), pace=self._paces(len(caches)))
         return VLAPolicy(config, stats=_statistics(numbers, np.flatnonzero(~self.held), config.relative_mask))
 
     def batch(self, step: int) -> dict[str, Any]:

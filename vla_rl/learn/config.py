@@ -136,6 +136,8 @@ class BCConfig(RunConfig):
     action: str = "auto"
     """Column to imitate: action (what was executed), policy_action (the expert's clean target), or auto: the clean
     target where every frame has one."""
+    pace: float = 1.0
+    """How much faster than its data the policy is to move: step i of a chunk is what was done pace * i periods on."""
     decision_share: float = 0.5
     """Share of each batch drawn from an episode's first frames, where the words decide."""
     decision_s: float = 0.5
@@ -174,5 +176,6 @@ class BCConfig(RunConfig):
         """Raise ValueError, in one line, where a field cannot be."""
         super().__post_init__()
         self._require_positive("horizon", least=1)
+        self._require_positive("pace")
         self._require_choice("on_device", "auto", "on", "off")
         self._require_share("decision_share", "holdout")

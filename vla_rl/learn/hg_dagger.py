@@ -37,6 +37,10 @@ class HGDagger(PolicyExtraction[HGDaggerConfig]):
         if not (self.weight * self.drivers.session[self._rows()]).any():
             raise ValueError("nobody corrected anything in these sessions, and nothing else of them is imitated")
 
+    def _paces(self, count: int) -> list[float]:
+        """`pace` is asked of the demonstrations; the human in a session set his own."""
+        return [self.settings.pace] * (count - self.settings.sessions) + [1.0] * self.settings.sessions
+
     def _shares(self) -> NDArray[np.float64]:
         """`share` of each batch from sessions, evenly over their frames; the rest as demonstrations always are."""
         demonstrated = super()._shares()
@@ -59,10 +63,9 @@ class HGDagger(PolicyExtraction[HGDaggerConfig]):
     def _items(self, indices: NDArray[np.int64]) -> dict[str, Any]:
         """Items whose chunk is padded from the end of its stretch on; weight stays with the frames, not the draws."""
         batch = super()._items(indices)
-        rows = self._rows()[indices]
-        ahead = rows[:, None] + np.arange(batch["action"].shape[1])
-        past = torch.from_numpy(ahead >= self.ends[rows][:, None]).to(batch["action_is_pad"].device)
-        return {**batch, "action_is_pad": batch["action_is_pad"] | past, "weight": torch.ones(len(rows))}
+        last = self.ends[self._rows()[indices]] - 1
+        past = torch.from_numpy(self.data.ahead(indices) > last[:, None]).to(batch["action_is_pad"].device)
+        return {**batch, "action_is_pad": batch["action_is_pad"] | past, "weight": torch.ones(len(last))}
 
     def remembered(self) -> Mapping[str, Any]:
         """How much a human drove."""

@@ -176,7 +176,7 @@ def _policy[C: RunConfig](
     wanted |= {"checkpoint_interval": max(100, config.steps // 4), "image_size": _image_size(config.policy)}
     known = {f.name: f for f in dataclasses.fields(kind)}
     if "sessions" in known:
-        wanted |= {"sessions": len(config.session), "share": config.share}
+        wanted |= {"sessions": len(config.session), "share": config.share, "pace": config.pace}
     done = train(kind(**{**wanted, **options, **_overrides(config, kind)}), progress)
     _stop_where_interrupted(done)
     return {"policy": done["checkpoint"], "critic": options.get("critic", ""), "train": done}

@@ -42,6 +42,9 @@ class ImproveConfig:
     """Peak learning rate of the policy."""
     share: float = 0.5
     """Share of the policy's batches that comes from sessions."""
+    pace: float = 1.0
+    """How much faster than its demonstrations the policy is to move. Corrections are imitated at the pace at which they
+    were driven; recap, which learns from whole rollouts, has only 1."""
     reward: str = ""
     """Tag of rewards that lie beside all data already (`vla-rl dataset reward`, a success classifier's for one); empty
     labels them from the operator's marks."""
@@ -76,6 +79,9 @@ class ImproveConfig:
             raise ValueError("--steps, --critic-steps, --batch and --every must be at least 1, --rounds at least 0")
         if not 0.0 < self.gamma <= 1.0:
             raise ValueError(f"--gamma must lie in (0, 1], got {self.gamma}")
+        if not 0.0 < self.pace < float("inf") or (self.method == "recap" and self.pace != 1.0):
+            allowed = "1 with recap" if self.method == "recap" else "positive"
+            raise ValueError(f"--pace must be {allowed}, got {self.pace}")
 
     def settings(self) -> dict[str, Any]:
         """`set` as a dictionary of texts.
