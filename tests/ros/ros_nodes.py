@@ -122,7 +122,10 @@ class Peer(Client):
         try:
             wait_until(condition, PATIENCE_S, what)
         except TimeoutError as error:
-            raise AssertionError(f"{error}; {said_so_far()}") from None
+            raise AssertionError(f"{error}; {self._plight()}{said_so_far()}") from None
+
+    def _plight(self):
+        return f"the peer itself hears nothing more: {self.failure!r}; " if self.failure else ""
 
     def publisher(self, kind, topic, qos):
         """A publisher that somebody hears already."""
