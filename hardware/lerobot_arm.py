@@ -95,18 +95,19 @@ class LeRobotArm:
         self._measuring, self._fresh, self._stopping, self._closed = Lock(), Condition(), Event(), False
         self._period_s, self._late = 1.0 / self.spec.rate, 0
         self._watch = Watch(self.spec, self._config.silence_s)
-        here = self._radians(self._first_reading())
-        self.found, self._rejoined = here, self._driver.rejoined
-        self._latched, self._fault = False, ""
-        self._targets = np.clip(here, self.spec.low, self.spec.high)
-        self._wanted, self._sensed = Event(), Sensed(here, np.zeros_like(here), time.time_ns())
-        self._watch.reset(time.monotonic_ns())
-
-    def _first_reading(self) -> Values:
+        self._latched, self._fault, self._wanted = False, "", Event()
         try:
-            return self._driver.read()
+            self._find()
         except (MissedError, Fault) as error:
             raise ValueError(f"{self._driver.name} does not say where it is: {error}") from error
+        self.found, self._rejoined = self._sensed.joints, self._driver.rejoined
+
+    def _find(self) -> None:
+        """Look where the arm is now: that is where it is to stay."""
+        here = self._radians(self._driver.read())
+        self._targets = np.clip(here, self.spec.low, self.spec.high)
+        self._sensed = Sensed(here, np.zeros_like(here), time.time_ns())
+        self._watch.reset(time.monotonic_ns())
 
     @property
     def _announcement(self) -> str:
@@ -214,9 +215,9 @@ class LeRobotArm:
         with self._measuring:
             try:
                 self._driver.reopen(self._described)
+                self._find()  # before any command passes: what was measured last is from before the fault
             except (MissedError, ValueError) as error:
                 raise Fault(f"still held: {error}") from error
-            self._watch.reset(time.monotonic_ns())
             self._latched, self._fault = False, ""
         self._say(f"{self._driver.name} takes commands again")
 

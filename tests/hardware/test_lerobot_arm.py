@@ -230,6 +230,19 @@ def test_a_fault_latches_until_somebody_recovers_the_arm(desk):
     assert not arm.fault
 
 
+def test_an_arm_that_sagged_is_recovered_where_it_lies_and_jumps_nowhere(desk):
+    arm = desk.arm()
+    desk.fault("power")
+    until(lambda: arm.fault, "the fault is named")
+    lies = np.array([0.3, -0.8, 0.5, 0.2, 0.0, 0.4])
+    desk.twin.carry(lies, wait=True)
+    desk.twin.carry(None)
+    desk.mend()
+    arm.recover()
+    assert arm.hold() == pytest.approx(lies, abs=0.02)
+    assert desk.twin.joints() == pytest.approx(lies, abs=0.02)
+
+
 def test_a_servo_that_falls_silent_is_named_and_the_arm_is_held(desk):
     arm = desk.arm(silence_s=0.5)
     desk.fault("silent", servo=4)

@@ -198,7 +198,11 @@ class RobotNode(Node):
             self._instruction.publish(String(data=self._robot.instruction))
 
     def _recover(self) -> str:
-        """After a fault: commands are taken again, from where the arm is."""
+        """After a fault: commands are taken again, from where the arm is.
+
+        Until it has been sensed there, the guard knows no place: it lets nothing pass, and holds the arm nowhere.
+        """
+        self._guard.reset(time.monotonic_ns())
         self._robot.recover()
         self._guard.reset(time.monotonic_ns())
         return "the robot takes commands"
