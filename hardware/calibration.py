@@ -16,6 +16,7 @@ from typing import Any
 from vla_rl.types import JointSpec, RobotSpec
 
 MAX_DIFFERENCE = math.radians(5.0)
+NEARLY_A_TURN = math.radians(300.0)  # of the model's range
 SUFFIX = ".pos"
 
 
@@ -42,8 +43,8 @@ class Sweep:
         return (self.high - self.low) * 2.0 * math.pi / self.ticks
 
     @property
-    def endless(self) -> bool:
-        """Whether the joint turns without a stop, so that nobody swept it."""
+    def whole_turn(self) -> bool:
+        """What LeRobot writes of a joint that was not swept."""
         return self.low <= 0 and self.high >= self.ticks
 
 
@@ -69,10 +70,15 @@ def problems(spec: RobotSpec, found: Mapping[str, Sweep]) -> list[str]:
             said.append(f"{joint.name} has no calibration")
         elif sweep.low >= sweep.high:
             said.append(f"{joint.name} was swept from {sweep.low} to {sweep.high}")
-        elif not sweep.endless and abs(sweep.range - (joint.high - joint.low)) > MAX_DIFFERENCE:
+        elif not _endless(joint, sweep) and abs(sweep.range - (joint.high - joint.low)) > MAX_DIFFERENCE:
             model, swept = math.degrees(joint.high - joint.low), math.degrees(sweep.range)
             said.append(f"{joint.name} was swept by {swept:.1f} deg where the model has {model:.1f}")
     return said
+
+
+def _endless(joint: JointSpec, sweep: Sweep) -> bool:
+    """Whether the joint turns without a stop, so that nobody swept it; any other was to be."""
+    return sweep.whole_turn and not joint.gripper and joint.high - joint.low > NEARLY_A_TURN
 
 
 def differences(wanted: Mapping[str, Sweep], servos: Mapping[str, Sweep]) -> list[str]:
@@ -92,7 +98,7 @@ def calibrated(spec: RobotSpec, found: Mapping[str, Sweep]) -> RobotSpec:
 
 
 def _calibrated(joint: JointSpec, sweep: Sweep) -> JointSpec:
-    if sweep.endless or joint.lerobot_unit == "percent":  # 0..100 is the sweep already
+    if _endless(joint, sweep) or joint.lerobot_unit == "percent":  # 0..100 is the sweep already
         return joint
     zero, half = joint.offset + (joint.low + joint.high) / 2.0, sweep.range / 2.0
     return replace(joint, offset=zero, low=max(joint.low, zero - half), high=min(joint.high, zero + half))
