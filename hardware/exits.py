@@ -57,7 +57,11 @@ class Torque(Protocol):
         """For messages."""
 
     def release(self) -> None:
-        """Cut the torque."""
+        """Cut the torque.
+
+        Raises:
+            Fault: it is not cut, or not everywhere; it says what is true.
+        """
 
 
 def leave(arm: Leaving, torque: Torque, how: str, say: Callable[[str], None]) -> None:
@@ -73,10 +77,15 @@ def leave(arm: Leaving, torque: Torque, how: str, say: Callable[[str], None]) ->
         arm.hold()
         if how == "lower":
             _lower(arm)
-        if how != "hold":
-            torque.release()
     except Fault as fault:
         say(f"exit: {fault}: its torque is left as it is")
+        return
+    if how == "hold":
+        return
+    try:
+        torque.release()
+    except Fault as fault:
+        say(f"exit: {fault}")
 
 
 def _lower(arm: Leaving) -> None:

@@ -25,12 +25,13 @@ import numpy as np
 
 from vla_rl.hardware.cameras import open_cameras
 from vla_rl.hardware.exits import EXITS, leave
-from vla_rl.hardware.lerobot_driver import Gone, MissedError, Values, make_driver
+from vla_rl.hardware.lerobot_driver import Gone, MissedError, Values, make_driver, one_line
 from vla_rl.hardware.watch import Watch
 from vla_rl.robot import Fault, Frame, Sensed
 from vla_rl.types import Array, CameraSpec, Image, Observation, RobotSpec
 
 LAST_TRIES, SAME = 3, 0.006  # the last goal of all; within so much it is the same [rad]
+HANGS, ENDS_S = 5, 1.0  # askers in a row during one measurement; patience with one [s]
 _ANSWER = 0.8  # share of a period that `sense` waits
 
 
@@ -76,15 +77,14 @@ class LeRobotArm:
             raise ValueError(f"unknown at_exit '{config.at_exit}'; there are: {', '.join(EXITS)}")
         self._config, self._say, self._described = config, say, spec
         self._driver = make_driver(config.driver, config.settings)
-        self.spec = self._driver.open(spec)
-        self._names = [joint.lerobot_name for joint in self.spec.joints]
+        self._cameras = open_cameras(config.cameras)  # first: an arm that is refused gets no torque
         try:
+            self.spec = _with_cameras(self._driver.open(spec), self._cameras)
             self._begin()
-            self._cameras = open_cameras(config.cameras)
-        except Exception:
-            self._driver.close()
+        except BaseException:
+            self._driver.withdraw()
+            self._close_cameras()
             raise
-        self.spec = _with_cameras(self.spec, self._cameras)
         self._thread = Thread(target=self._run, name="arm", daemon=True)
         self._thread.start()
         atexit.register(self.close)
@@ -92,8 +92,11 @@ class LeRobotArm:
 
     def _begin(self) -> None:
         """Where the arm is found."""
-        self._measuring, self._fresh, self._stopping, self._closed = Lock(), Condition(), Event(), False
-        self._period_s, self._late = 1.0 / self.spec.rate, 0
+        self._names = [joint.lerobot_name for joint in self.spec.joints]
+        self._grippers = np.array([joint.gripper for joint in self.spec.joints])
+        self._measuring, self._judging, self._fresh = Lock(), Lock(), Condition()
+        self._stopping, self._closed = Event(), False
+        self._period_s, self._late, self._in_vain = 1.0 / self.spec.rate, 0, 0
         self._watch = Watch(self.spec, self._config.silence_s)
         self._latched, self._fault, self._wanted = False, "", Event()
         try:
@@ -103,10 +106,12 @@ class LeRobotArm:
         self.found, self._rejoined = self._sensed.joints, self._driver.rejoined
 
     def _find(self) -> None:
-        """Look where the arm is now: that is where it is to stay."""
-        here = self._radians(self._driver.read())
-        self._targets = np.clip(here, self.spec.low, self.spec.high)
+        """Look where the arm is now, and what it was told, by whomever: a gripper that holds something is not there."""
+        here, goals = self._radians(self._driver.read()), self._driver.goals()
+        told = here if goals is None else self._radians(goals)
+        self._targets = np.clip(told, self.spec.low, self.spec.high)
         self._sensed = Sensed(here, np.zeros_like(here), time.time_ns())
+        self._in_vain = 0
         self._watch.reset(time.monotonic_ns())
 
     @property
@@ -126,8 +131,12 @@ class LeRobotArm:
         with self._fresh:
             before = self._sensed
             self._wanted.set()
-            self._fresh.wait_for(lambda: self._sensed is not before, self._period_s * _ANSWER)
-            return self._sensed
+            came = self._fresh.wait_for(lambda: self._sensed is not before, self._period_s * _ANSWER)
+        self._in_vain = 0 if came else self._in_vain + 1
+        silent = self._watch.silent(time.monotonic_ns()) if self._in_vain >= HANGS else ""
+        if silent:
+            self._latch(f"{silent} from {self._driver.name}: its driver hangs", reachable=False)
+        return self._sensed
 
     def frames(self) -> dict[str, Frame]:
         """The newest picture of each camera with its capture time; one that fell silent is missing."""
@@ -167,8 +176,7 @@ class LeRobotArm:
 
     def _here(self) -> Array:
         """Where the arm was seen last and what its grippers were told, (J,) [rad]."""
-        grippers = np.array([joint.gripper for joint in self.spec.joints])
-        return np.where(grippers, self._targets, np.clip(self._sensed.joints, self.spec.low, self.spec.high))
+        return np.where(self._grippers, self._targets, np.clip(self._sensed.joints, self.spec.low, self.spec.high))
 
     def close(self) -> None:
         """Leave the arm as it was told to be left, and let go of it."""
@@ -181,10 +189,13 @@ class LeRobotArm:
         finally:
             self._stopping.set()
             self._wanted.set()
-            self._thread.join()
-            for camera in self._cameras.values():
-                camera.close()
+            self._thread.join(ENDS_S)
+            self._close_cameras()
             self._driver.close()
+
+    def _close_cameras(self) -> None:
+        for camera in self._cameras.values():
+            camera.close()
 
     # -- faults ---------------------------------------------------------------------------------------------------
 
@@ -192,6 +203,11 @@ class LeRobotArm:
     def fault(self) -> str:
         """What is wrong with the arm, in one line; "" while nothing is."""
         return self._fault
+
+    @property
+    def told(self) -> Array:
+        """What it was told last, also by whoever drove it before, (J,) [rad]."""
+        return self._targets
 
     @property
     def rest(self) -> Array:
@@ -212,13 +228,16 @@ class LeRobotArm:
         """
         if not self._latched:
             return
-        with self._measuring:
-            try:
-                self._driver.reopen(self._described)
-                self._find()  # before any command passes: what was measured last is from before the fault
-            except (MissedError, ValueError) as error:
-                raise Fault(f"still held: {error}") from error
+        if not self._measuring.acquire(timeout=ENDS_S):
+            raise Fault(f"still held: the driver of {self._driver.name} hangs; start anew")
+        try:
+            self._driver.reopen(self._described)
+            self._find()  # before any command passes: what was measured last is from before the fault
             self._latched, self._fault = False, ""
+        except (MissedError, ValueError) as error:
+            raise Fault(f"still held: {error}") from error
+        finally:
+            self._measuring.release()
         self._say(f"{self._driver.name} takes commands again")
 
     def figures(self) -> dict[str, float]:
@@ -227,13 +246,15 @@ class LeRobotArm:
         pictures = {f"rate/{name}": camera.rate for name, camera in self._cameras.items()}
         return {**self._driver.figures(), **own, **pictures}
 
-    def _latch(self, why: str) -> None:
+    def _latch(self, why: str, reachable: bool = True) -> None:
         """From now on no command passes; the last goal is where the arm was seen last, which stops a servo astray."""
-        if self._latched:
-            return
-        self._latched = True
-        with suppress(Fault):
-            self._send_surely(self._here())
+        with self._judging:
+            if self._latched:
+                return
+            self._latched = True
+        if reachable:
+            with suppress(Exception):  # whatever else goes wrong now, the fault gets its name
+                self._send_surely(self._here())
         self._fault = why
         self._say(f"FAULT: {why}; {self._driver.name} is held where it is, and gets no more goals")
 
@@ -246,7 +267,15 @@ class LeRobotArm:
             self._wanted.clear()
             with self._measuring:
                 if not self._latched and not self._stopping.is_set():
-                    self._measure()
+                    self._measure_or_latch()
+
+    def _measure_or_latch(self) -> None:
+        """The thread must outlive whatever a driver does: without it nobody would notice anything."""
+        try:
+            self._measure()
+        except Exception as error:
+            self._latch(f"{self._driver.name} cannot be measured: {type(error).__name__}: {one_line(error)}")
+        self._in_vain = 0  # it came back, whatever it said
 
     def _measure(self) -> None:
         """One sample, a look at the arm's parts and at what became of its goals."""
@@ -305,6 +334,8 @@ class LeRobotArm:
         return self._radians(self._driver.write(goals, self._period_s))
 
     def _radians(self, values: Values) -> Array:
+        if missing := [name for name in self._names if name not in values]:
+            raise MissedError(f"an answer without {', '.join(missing)}")
         return self.spec.from_lerobot(np.array([values[name] for name in self._names]))
 
 

@@ -76,7 +76,7 @@ class Driver:
 
     Attributes:
         counts: what went wrong so far, by name.
-        rejoined: whether the arm was found with its torque on, and was left so.
+        rejoined: whether the arm, or a part of it, was found with its torque on, and was left so.
     """
 
     rejoined = False
@@ -143,6 +143,15 @@ class Driver:
         observation = self._one_at_a_time(self.robot.get_observation)
         return {name: float(value) for name, value in observation.items() if name in self.robot.action_features}
 
+    def goals(self) -> Values | None:
+        """What every joint was told last, perhaps by whoever drove the arm before; None where nobody knows.
+
+        Raises:
+            MissedError: no answer; ask again.
+            Gone: there will be no answer.
+        """
+        return self._written
+
     def write(self, goals: Values, patience_s: float) -> Values:
         """Send goals; returns what LeRobot says it has sent.
 
@@ -182,9 +191,13 @@ class Driver:
         """Cut the torque.
 
         Raises:
-            Fault: this robot offers no way to.
+            Fault: it is not cut, or not everywhere, or nobody knows; it says which.
         """
         raise Fault(f"{self.name} offers no way to cut its torque: it goes on holding")
+
+    def withdraw(self) -> None:
+        """Let go of a robot that is refused after all, with its torque as it was found, as far as that can be told."""
+        self.close()
 
     def reopen(self, spec: RobotSpec) -> None:
         """Connect again after a fault, and check again.

@@ -9,7 +9,8 @@ torque that it found on.
 from __future__ import annotations
 
 import termios
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from functools import partial
 from itertools import cycle
 from typing import Any
@@ -38,6 +39,7 @@ class ServoDriver(Driver):
         self._ahead = cycle(self._bus.motors)
         self._looks = cycle((self._look_at_status, self._look_at_torque))
         self._grippers: set[str] = set()
+        self._limp: list[str] = []  # motors that were found without torque
         self._measures: dict[str, float] = {}
         self._told = True
 
@@ -50,17 +52,18 @@ class ServoDriver(Driver):
         """Open the port, count the servos, check calibration and units, and configure them without a jump."""
         self.check_names(spec)
         self.check_units(spec)
+        self._limp = []
         self._grippers = {calibration.motor_of(joint) for joint in spec.joints if joint.gripper}
         self.open_port()
         try:
             self.count()
             found = self.check_calibration(spec)
             self.check_pose(found)
-            self.rejoined = all(self._each("Torque_Enable").values())
-            if not self.rejoined:
-                self._configure()
+            self._limp = [motor for motor, on in self._each("Torque_Enable").items() if not on]
+            self.rejoined = len(self._limp) < len(self._bus.motors)
+            self._take_hold()
         except Exception as error:
-            self._bus.port_handler.closePort()
+            self.withdraw()
             if isinstance(error, ValueError):
                 raise
             raise ValueError(f"{self.name}: {one_line(error)}") from error
@@ -105,11 +108,18 @@ class ServoDriver(Driver):
             raise ValueError(f"calibration {where} is another arm's: {'; '.join(foreign[:3])}; {self.calibrate_hint}")
         return calibration.calibrated(spec, filed)
 
-    def _configure(self) -> None:
-        """Goals first: torque that comes back on must find the servo where it is."""
-        here = self._asked(lambda: self._bus.sync_read("Present_Position", normalize=False))
-        self._asked(lambda: self._bus.sync_write("Goal_Position", here, normalize=False))
-        self._asked(self.robot.configure)
+    def _take_hold(self) -> None:
+        """Torque for the limp, goals first: it must find each servo where it is. Those that hold are not touched.
+
+        LeRobot configures all servos at once, without torque: where some hold, the others keep the settings in their
+        own memory.
+        """
+        if not self._limp:
+            return
+        here = self._asked(lambda: self._bus.sync_read("Present_Position", self._limp, normalize=False))
+        for motor, position in here.items():
+            self._asked(partial(self._bus.write, "Goal_Position", motor, position, normalize=False))
+        self._asked(partial(self._bus.enable_torque, self._limp) if self.rejoined else self.robot.configure)
 
     def read(self) -> Values:
         """Every joint's position; servo by servo where asking all at once got no good answer."""
@@ -118,6 +128,10 @@ class ServoDriver(Driver):
         except MissedError:
             found = self._each("Present_Position", 1)
         return {f"{motor}.pos": float(value) for motor, value in found.items()}
+
+    def goals(self) -> Values | None:
+        """The goal in each servo's own register."""
+        return {f"{motor}.pos": float(goal) for motor, goal in self._each("Goal_Position").items()}
 
     def write(self, goals: Values, patience_s: float) -> Values:
         """All goals in one packet, which servos do not acknowledge: see `confirm`."""
@@ -168,7 +182,7 @@ class ServoDriver(Driver):
         self._measure(next(self._ahead))
         look = next(self._looks)
         try:
-            return look()
+            return look() and look()  # a damaged answer may fit its checksum: what is wrong is asked for twice
         except MissedError:
             return ""
 
@@ -209,8 +223,31 @@ class ServoDriver(Driver):
         return {motor: bool(on) for motor, on in self._each("Torque_Enable").items()}
 
     def release(self) -> None:
-        """Cut the torque of every servo."""
-        self._asked(lambda: self._bus.disable_torque(num_retry=RETRIES))
+        """Cut the torque of every servo, and make sure that it is."""
+        left = self._cut(self._bus.motors)
+        if left:
+            raise Fault(f"{self.name}: {'; '.join(left)}; every other torque is cut")
+
+    def withdraw(self) -> None:
+        """Cut the torque of those that were found limp, and close the port."""
+        if self._bus.is_connected:
+            self._cut(self._limp)
+        self._limp = []
+        self.close()
+
+    def _cut(self, motors: Iterable[str]) -> list[str]:
+        """Cut the torque servo by servo; what is known of those where it may still be on, a line each."""
+        left = []
+        for motor in motors:
+            with suppress(Fault, MissedError):  # one that squeezes obeys, and answers with its fault all the same
+                self._asked(partial(self._bus.disable_torque, motor))
+            try:
+                found = self._asked(partial(self._bus.sync_read, "Torque_Enable", [motor]))[motor]
+            except (Fault, MissedError):
+                left.append(f"servo {self._bus.motors[motor].id} ({motor}) does not say whether it still holds")
+            else:
+                left += [f"servo {self._bus.motors[motor].id} ({motor}) still holds"] * bool(found)
+        return left
 
     def close(self) -> None:
         """Close the port; no servo is told anything."""

@@ -91,8 +91,8 @@ class Watch:
 
     def verdict(self, now_ns: int) -> str:
         """What is wrong at a monotonic time [ns], in one line; "" where nothing is."""
-        if now_ns - self._heard_ns > self._silence_ns:
-            return f"no good answer for {(now_ns - self._heard_ns) * 1e-9:.2f} s"
+        if silent := self.silent(now_ns):
+            return silent
         if self._goals is None:
             return ""
         left = self._left_ns > 0
@@ -104,6 +104,11 @@ class Watch:
             return ""
         names = ", ".join(name for name, is_stuck in zip(self._spec.names, stuck, strict=True) if is_stuck)
         return f"{names} does not follow its commands: is it blocked, without torque, or its encoder stuck?"
+
+    def silent(self, now_ns: int) -> str:
+        """Since when there was no sample, at a monotonic time [ns]; "" where that is not long."""
+        away_ns = now_ns - self._heard_ns
+        return f"no good answer for {away_ns * 1e-9:.2f} s" if away_ns > self._silence_ns else ""
 
     @property
     def lost(self) -> bool:

@@ -97,6 +97,15 @@ class Physical(Protocol):
 
 
 @runtime_checkable
+class Rejoined(Protocol):
+    """A real arm that may be found as somebody left it, with something in its gripper."""
+
+    @property
+    def told(self) -> Array:
+        """What it was told last, also by whoever drove it before, (J,) [rad]."""
+
+
+@runtime_checkable
 class Simulated(Protocol):
     """What a simulated Robot can do besides."""
 

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from twin_desk import SPEC, Desk, until
 
+from vla_rl.hardware.lerobot_arm import LeRobotArm
+from vla_rl.hardware.twin.faults import Fault as TwinFault
 from vla_rl.robot import Fault, Physical
 
 pytestmark = pytest.mark.alone
@@ -95,6 +97,23 @@ def test_the_torque_at_the_end_is_as_configured_and_announced_twice(desk, how, o
         assert len(desk.twin.events("torque")) == before
 
 
+def test_a_gripper_that_squeezes_is_let_go_like_the_rest_and_nobody_says_otherwise(desk):
+    arm = desk.arm(at_exit="release")
+    desk.fault("overloaded", servo=6)  # it obeys, and answers with its fault
+    arm.close()
+    assert desk.torque() == [False] * 6
+    assert not any("left as it is" in line or "still holds" in line for line in desk.said)
+
+
+def test_a_servo_that_was_not_heard_to_let_go_is_named_at_the_exit(desk):
+    arm = desk.arm(at_exit="release")
+    leave = arm._driver.release  # between the last goal and the cut the servo falls silent
+    arm._driver.release = lambda: (desk.fault("silent", servo=3), leave())
+    arm.close()
+    assert desk.torque() == [False, False, True, False, False, False]
+    assert "servo 3 (elbow_flex) does not say whether it still holds; every other torque is cut" in desk.said[-1]
+
+
 _TEXT = {"hold": "goes on holding", "release": "cut where it is", "lower": "slowly to its resting pose"}
 
 
@@ -103,6 +122,25 @@ def test_an_arm_that_was_found_holding_is_not_lowered_to_nobody_knows_where(desk
     desk.arm(at_exit="lower").close()
     assert desk.torque() == [True] * 6
     assert any("nobody knows where it rests" in line for line in desk.said)
+
+
+@pytest.mark.parametrize("recovered", [False, True], ids=["found", "recovered"])
+def test_what_an_arm_grips_when_it_is_rejoined_stays_gripped(desk, recovered):
+    stopped = TwinFault("stuck", servo=6)  # something is between the jaws
+    desk.twin.faults([stopped])
+    first, opened = desk.arm(), desk.goals()[5]
+    first.command(first.sense().joints - np.array([0, 0, 0, 0, 0, 0.2]))
+    until(lambda: desk.goals()[5] < opened - 50)
+    first.close()
+    grip, second = desk.goals()[5], desk.arm()
+    if recovered:
+        desk.twin.faults([stopped, TwinFault("overheated", servo=2)])
+        until(lambda: second.fault, "the fault is named")
+        desk.twin.faults([stopped])
+        second.recover()
+    assert second.told[5] < second.sense().joints[5] - 0.1
+    second.close()
+    assert desk.goals()[5] == pytest.approx(grip, abs=2)
 
 
 def test_an_arm_that_nobody_closed_keeps_its_torque(desk):
@@ -172,11 +210,31 @@ def test_joints_in_another_order_in_the_file_are_refused(desk):
     refused(desk, "shoulder_pan has id 2 in the file, 1 on the bus")
 
 
+@pytest.mark.parametrize("joint", ["elbow_flex", "gripper"])
+def test_a_joint_with_stops_that_was_not_swept_is_refused(desk, joint):
+    lazy = {name: dict(c) for name, c in desk.calibration.items()}
+    lazy[joint] |= {"range_min": 0, "range_max": 4095}
+    desk.write(lazy)
+    refused(desk, f"{joint} was swept by 360.0 deg where the model has")
+
+
+def test_a_camera_that_does_not_open_is_refused_before_the_arm_has_torque(desk):
+    refused(desk, "camera front does not open", cameras={"front": {"type": "opencv", "index_or_path": 63, "fps": 30,
+                                                                   "width": 64, "height": 48}})  # fmt: skip
+
+
+def test_an_arm_that_cannot_be_read_once_it_holds_is_left_limp_as_it_was_found(desk, monkeypatch):
+    monkeypatch.setattr(LeRobotArm, "_find", lambda arm: arm._radians({}))
+    with pytest.raises(ValueError, match=r"does not say where it is: an answer without shoulder_pan\.pos"):
+        desk.arm()
+    assert desk.torque() == [False] * 6
+
+
 def test_limits_that_exclude_the_pose_are_refused_with_how_far(desk):
-    desk.twin.carry([0, 0, 0, 0, 1.5, 0.5], wait=True)
-    roll = replace(SPEC.joints[4], low=-1.0, high=1.0)
+    desk.twin.carry([0, 0, 0, 0, 2.7, 0.5], wait=True)
+    roll = replace(SPEC.joints[4], low=-2.7, high=2.55)
     spec = replace(SPEC, joints=(*SPEC.joints[:4], roll, SPEC.joints[5]))
-    refused(desk, r"exclude where the arm is: wrist_roll is 0.\d+ rad \(2[89].\d degrees\) above its limit", spec=spec)
+    refused(desk, r"exclude where the arm is: wrist_roll is 0.1\d+ rad \([789].\d degrees\) above its limit", spec=spec)
 
 
 def test_an_arm_of_other_joints_is_refused_by_name(desk):
@@ -266,6 +324,19 @@ def test_torque_that_a_servo_lost_by_itself_is_named(desk):
     desk.fault("power", servo=5)
     until(lambda: arm.fault, "the fault is named")
     assert "wrist_roll" in arm.fault
+
+
+def test_only_the_servo_that_lost_its_torque_gets_it_back_and_the_others_hold_all_along(desk):
+    arm = desk.arm()
+    desk.fault("power", servo=6)
+    until(lambda: arm.fault, "the fault is named")
+    desk.mend()
+    edges = len(desk.twin.events("torque"))
+    place = desk.twin.joints()
+    arm.recover()
+    assert [(event.servo, event.value) for event in desk.twin.events("torque")[edges:]] == [(6, 1)]
+    assert desk.torque() == [True] * 6
+    assert desk.twin.joints() == pytest.approx(place, abs=2 * TICK)
 
 
 def test_a_gripper_that_squeezes_is_no_fault(desk):

@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import dataclass, replace
+from threading import Event
 from types import ModuleType
 
 import numpy as np
@@ -11,7 +12,7 @@ from lerobot.teleoperators import Teleoperator, TeleoperatorConfig
 
 from vla_rl.hardware.lerobot_arm import LeRobotArm, LeRobotConfig
 from vla_rl.hardware.lerobot_teleop import LeRobotTeleop
-from vla_rl.robot import arm_spec
+from vla_rl.robot import Fault, arm_spec
 
 SPEC = arm_spec("so101")
 NAMES = [joint.lerobot_name for joint in SPEC.joints]
@@ -22,6 +23,7 @@ NAMES = [joint.lerobot_name for joint in SPEC.joints]
 class CardboardArmConfig(RobotConfig):
     calibrated: bool = True
     broken_after: int = 10**9
+    breaks: str = "wet"
 
 
 class CardboardArm(Robot):
@@ -32,7 +34,7 @@ class CardboardArm(Robot):
 
     def __init__(self, config):
         super().__init__(config)
-        self.config, self.asked = config, 0
+        self.config, self.asked, self.waited = config, 0, Event()
         self.values = dict(zip(NAMES, SPEC.to_lerobot(np.zeros(6)).tolist(), strict=True))
 
     @property
@@ -58,8 +60,15 @@ class CardboardArm(Robot):
     def get_observation(self):
         self.asked += 1
         if self.asked > self.config.broken_after:
-            raise ConnectionError("the cardboard\nis wet")
+            return self.broken()
         return dict(reversed(self.values.items()))
+
+    def broken(self):
+        if self.config.breaks == "torn":
+            return {name: value for name, value in self.values.items() if name != "elbow_flex.pos"}
+        if self.config.breaks == "stuck":
+            self.waited.wait(30)
+        raise ConnectionError("the cardboard\nis wet")
 
     def send_action(self, action):
         self.values = {name: round(value) for name, value in action.items()}  # what it can, it says what it did
@@ -67,6 +76,7 @@ class CardboardArm(Robot):
 
     def disconnect(self):
         self.is_connected = False
+        self.waited.set()
 
 
 @TeleoperatorConfig.register_subclass("puppet_strings")
@@ -157,6 +167,35 @@ def test_one_that_stops_answering_is_held_with_its_own_reason_in_one_line(open_a
         arm.sense()
     assert "no good answer for" in arm.fault
     assert "the cardboard is wet" in arm.fault
+
+
+def test_one_that_leaves_a_joint_out_of_its_answers_is_held_and_the_joint_is_named(open_arm):
+    arm = open_arm(broken_after=20, breaks="torn")
+    while not arm.fault:
+        arm.sense()
+    assert "no good answer for" in arm.fault
+    assert "an answer without elbow_flex.pos" in arm.fault
+    with pytest.raises(Fault, match="is held"):
+        arm.command(np.zeros(6))
+
+
+def test_one_that_never_comes_back_with_an_answer_is_held_and_named(open_arm):
+    arm = open_arm(broken_after=20, breaks="stuck")
+    for _ in range(100):
+        arm.sense()
+    assert "its driver hangs" in arm.fault
+    with pytest.raises(Fault, match="is held"):
+        arm.command(np.zeros(6))
+    with pytest.raises(Fault, match="still held: the driver of cardboard_arm hangs"):
+        arm.recover()
+
+
+def test_whatever_goes_wrong_in_a_driver_is_a_fault_with_a_name(open_arm, monkeypatch):
+    arm = open_arm()
+    monkeypatch.setattr(arm._driver, "examine", lambda: {}["battery"])
+    while not arm.fault:
+        arm.sense()
+    assert "cardboard_arm cannot be measured: KeyError: 'battery'" in arm.fault
 
 
 def test_a_teleoperator_that_says_joints_leads_and_one_that_says_deltas_steers():
