@@ -7,11 +7,12 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
 from threading import Event, Thread
 from typing import Any
 
+import numpy as np
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
 from std_msgs.msg import String
@@ -19,7 +20,7 @@ from std_srvs.srv import Trigger
 
 from vla_rl import build, build_arm
 from vla_rl.execute.loop import PeriodicLoop, realtime_priority
-from vla_rl.robot import Fault, Frame, Physical, Sensed, Simulated
+from vla_rl.robot import Fault, Frame, Physical, Rejoined, Sensed, Simulated
 from vla_rl.ros import messages, qos
 from vla_rl.ros.arm_parameters import ArmParameters
 from vla_rl.ros.guard import Guard
@@ -33,7 +34,7 @@ from vla_rl.types import Array, RobotSpec
 
 TIMES = ("real", "faster", "lockstep")
 _PATIENCE_S = 60.0  # another task's world takes a while on a loaded machine
-_BLIND_S, _ARM_BLIND_S = 1.0, 0.15  # a simulation draws in our own thread, a camera does not
+_BLIND_S, _ARM_BLIND_S = 1.0, 0.15  # a simulation draws in our own thread, a camera does not, and begins at once
 _REPEAT_S = 0.5
 
 
@@ -84,6 +85,8 @@ class RobotNode(Node):
         self._looked, self._told_ns, self._told_fault = -1.0, 0, ""
         self._seen: dict[str, float] = {}
         self._shown: dict[str, int] = {}
+        self._there: set[str] = set()
+        self._grippers = np.array([joint.gripper for joint in self.spec.joints])
         works = (self._run, self._watch) if self._speed else (self._run,)
         self._threads = [Thread(target=self.guarded(work), name=work.__name__) for work in works]
         self._advertise()
@@ -140,9 +143,9 @@ class RobotNode(Node):
         self._send(self._taken(message, stamp, receipt), stamp)
 
     def _send(self, targets: Array, stamp: int, why: str = "") -> None:
-        """All that ever reaches the arm while the node lives: do it, and tell it."""
-        self._robot.command(targets)
-        self._targets.publish(messages.joint_state(self.spec.names, targets, stamp, frame_id=why))
+        """All that ever reaches the arm while the node lives: do it, and tell what the robot says it has sent."""
+        sent = self._robot.command(targets)
+        self._targets.publish(messages.joint_state(self.spec.names, sent, stamp, frame_id=why))
 
     def _taken(self, message: JointState, stamp: int, receipt: Receipt) -> Array:
         """What to send to the robot for a command; ValueError where it is refused."""
@@ -275,15 +278,26 @@ class RobotNode(Node):
         if simulated or stamp != self._told_ns:  # a silent arm has nothing new; a simulation may have to repeat itself
             self._told_ns = stamp
             self._joints.publish(messages.joint_state(self.spec.names, sensed.joints, stamp, sensed.velocities))
-            self._guard.sense(sensed, time.monotonic_ns())
+            self._guard.sense(self._with_grip(sensed), time.monotonic_ns())
             self._time.publish(Clock(clock=messages.time(stamp)))
         if simulated:
             self._status.publish(self._status_message(stamp))
             self._show({name: Frame(image, stamp) for name, image in self._robot.pictures().items()})
         else:
-            self._show({n: f for n, f in self._robot.frames().items() if f.stamp_ns != self._shown.get(n)})
+            frames = self._robot.frames()
+            self._there = set(frames)
+            self._show({n: f for n, f in frames.items() if f.stamp_ns != self._shown.get(n)})
             self._tell_troubles()
         return stamp
+
+    def _with_grip(self, sensed: Sensed) -> Sensed:
+        """What commands go on from: a gripper's goal, for something may stop its joint. Told until one is followed."""
+        if not isinstance(self._robot, Rejoined):
+            return sensed
+        told = self._robot.told
+        if not self._guard.publisher:
+            self._targets.publish(messages.joint_state(self.spec.names, told, sensed.stamp_ns, frame_id="kept"))
+        return replace(sensed, joints=np.where(self._grippers, told, sensed.joints))
 
     def _show(self, frames: Mapping[str, Frame]) -> None:
         """Publish pictures, each with its own time."""
@@ -299,14 +313,17 @@ class RobotNode(Node):
 
     def _tell_troubles(self) -> None:
         """A fault of the arm or a camera that fell silent is told at once, not with the next diagnostics."""
-        blind = self._blind(_ARM_BLIND_S)
+        blind = self._blind()
         trouble = "; ".join(part for part in (self._robot.fault, self._missing(blind)) if part)
         if trouble != self._told_fault:
             self._told_fault = trouble
             self._diagnose()
 
-    def _blind(self, patience_s: float) -> list[str]:
-        return [name for name, seen in self._seen.items() if time.monotonic() - seen > patience_s and not self._paused]
+    def _blind(self) -> list[str]:
+        """Cameras without pictures; of a real arm it knows itself which are late: those are not there."""
+        now, patience_s = time.monotonic(), _ARM_BLIND_S if isinstance(self._robot, Physical) else _BLIND_S
+        late = [name for name, seen in self._seen.items() if now - seen > patience_s and not self._paused]
+        return [name for name in late if name not in self._there]
 
     @staticmethod
     def _missing(cameras: list[str]) -> str:
@@ -355,7 +372,7 @@ class RobotNode(Node):
             who = ", ".join(sorted(f"{p.node_namespace.rstrip('/')}/{p.node_name}" for p in publishers))
             self.warn(f"{topic} has {len(publishers)} publishers, only one is followed: {who}", "publishers")
             return Health(WARNING, f"more than one publisher of {topic}: {who}", values)
-        blind = self._blind(_ARM_BLIND_S if isinstance(self._robot, Physical) else _BLIND_S)
+        blind = self._blind()
         if blind and self._speed:
             self.warn(f"{self._missing(blind)}: is it connected?", "cameras")
             return Health(WARNING, self._missing(blind), values)
