@@ -65,7 +65,7 @@ def play(recorder, periods, outcome=Outcome.UNKNOWN, who=lambda t: (POLICY, AUTO
         chunk = START + (t - t % 8) * PERIOD + clock(t - t % 8)
         data = step(now + TICK, executed, proposed, source, mode, chunk, 1)
         at(recorder, message("control/step", cdr.JOINT_STATE, data), t)
-    recorder.mark(Marks(ordinal=0, outcome=outcome))
+    recorder.mark(Marks(ordinal=recorder.session.number, outcome=outcome))
 
 
 def at(recorder, given, t):

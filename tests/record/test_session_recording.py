@@ -30,10 +30,10 @@ def play(recorder, frames=5, ordinal=0, outcome=1, discarded=0, note=""):
     follow(recorder, marked(0.0, ordinal=ordinal, outcome=outcome, discarded=discarded, note=note))
 
 
-def follow(recorder, status):
+def follow(recorder, status, publisher=b"operator"):
     recorder.take(status)
     said = cdr.decode(status.data, cdr.JOINT_STATE)
-    recorder.mark(marks(said.name, list(said.position), said.header.frame_id))
+    recorder.mark(marks(said.name, list(said.position), said.header.frame_id), publisher)
 
 
 def digests(root):
@@ -92,6 +92,67 @@ def test_a_discarded_episode_is_in_the_trash_until_the_session_closes(tmp_path):
     assert [e.number for e in recorder.session.episodes()] == [0, 2]
     recorder.close()
     assert not (root / "trash").exists()
+
+
+def test_what_is_said_of_the_last_episode_afterwards_reaches_it_and_no_other(tmp_path):
+    told = []
+    recorder, root = Recorder(open_session(tmp_path / "s"), ended=told.append), tmp_path / "s"
+    play(recorder)
+    play(recorder, ordinal=1)
+    follow(recorder, marked(0.0, ordinal=1, outcome=2))
+    follow(recorder, marked(0.0, ordinal=1, outcome=2, note="it slipped"))
+    follow(recorder, marked(0.0, ordinal=1, outcome=2, note="it slipped"))  # heard again: nothing new
+    recorder.note("off the table")
+    play(recorder, ordinal=2)
+    recorder.close()
+    metas = [entry.meta for entry in SessionFolder(root).episodes()]
+    assert [meta["outcome"] for meta in metas] == ["success", "failure", "success"]
+    assert [meta["notes"] for meta in metas] == [[], ["it slipped", "off the table"], []]
+    assert [entry.number for entry in told] == [0, 1, 1, 1, 1, 2]
+    assert SessionFolder(root).problems(thorough=True) == []
+
+
+def test_the_last_episode_can_still_be_discarded_and_so_can_one_whose_recorder_was_killed_over_it(tmp_path):
+    recorder, root = Recorder(open_session(tmp_path / "s")), tmp_path / "s"
+    play(recorder)
+    kept = (root / "000000.json").read_bytes()
+    follow(recorder, marked(0.0, outcome=1, discarded=1))
+    follow(recorder, marked(0.0, outcome=1, discarded=1, note="the lamp fell"))
+    assert recorder.session.episodes() == []
+    assert json.loads((root / "trash/000000.json").read_text())["notes"] == ["the lamp fell"]
+    (root / "000000.json").write_bytes(kept)  # killed when the file had gone and its JSON had not
+    recorder.session._resources.close()
+    session = open_session(root)
+    assert (session.episodes(), session.problems()) == ([], [])
+    session.close()
+
+
+def test_a_note_before_the_first_episode_is_refused_and_goes_to_no_later_one(tmp_path):
+    recorder = Recorder(open_session(tmp_path / "s"))
+    with pytest.raises(ValueError, match="about none"):
+        recorder.note("hello")
+    play(recorder)
+    assert recorder.session.episodes()[0].meta["notes"] == []
+    recorder.close()
+
+
+def test_an_operators_end_that_was_started_again_begins_an_episode_of_its_own(tmp_path):
+    recorder = Recorder(open_session(tmp_path / "s"))
+    follow(recorder, marked(1.0, note="half way"), b"died")
+    follow(recorder, marked(1.0), b"restarted")
+    follow(recorder, marked(0.0, outcome=1), b"restarted")
+    follow(recorder, marked(0.0, outcome=2), b"died")  # speaks of an episode that is no longer the last
+    recorder.close()
+    metas = [entry.meta for entry in SessionFolder(tmp_path / "s").episodes()]
+    assert [(meta["outcome"], meta["notes"]) for meta in metas] == [("unknown", ["half way"]), ("success", [])]
+
+
+def test_a_mark_of_another_episode_is_not_put_on_the_one_under_way(tmp_path):
+    recorder = Recorder(open_session(tmp_path / "s"))
+    follow(recorder, marked(1.0, ordinal=3))
+    follow(recorder, marked(0.0, ordinal=4, outcome=1))
+    recorder.close()
+    assert [entry.meta["outcome"] for entry in SessionFolder(tmp_path / "s").episodes()] == ["unknown"]
 
 
 def test_a_gap_in_a_publishers_count_marks_the_episode(tmp_path):

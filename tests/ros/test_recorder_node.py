@@ -135,6 +135,21 @@ def test_marks_that_follow_one_another_at_once_are_all_followed(recording):
     assert [e.meta["outcome"] for e in SessionFolder(root).episodes()] == ["success", "failure"] * 3
 
 
+def test_of_an_operator_that_was_started_again_it_keeps_the_episodes_apart_and_hears_late_marks(recording):
+    _, operator, root = recording
+    operator.mark(1.0)
+    operator.until_said("recording episode 000000")
+    again = Operator()
+    again.mark(1.0)
+    again.until_said("recording episode 000001")
+    again.mark(0.0, outcome=1)
+    again.until_said("episode 000001: success")
+    again.mark(0.0, outcome=2)
+    again.until_said("episode 000001: failure")
+    again.peer.close()
+    assert [e.meta["outcome"] for e in SessionFolder(root).episodes()] == ["unknown", "failure"]
+
+
 def test_killed_and_started_again_it_goes_on_by_itself(recording):
     process, operator, root = recording
     operator.mark(1.0)

@@ -10,6 +10,7 @@ observation is the newest of each stream that had been captured by then, on the 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -82,7 +83,8 @@ class SessionEpisodes:
         """Identity of the content: of every file, by its checksum, and of every mark."""
         state = hashlib.sha256(self.id.encode())
         for entry in self._entries:
-            state.update(f"{entry.number} {entry.meta['crc32']} {entry.meta['outcome']}\n".encode())
+            notes = "".join(f" {json.dumps(note)}" for note in entry.meta.get("notes", ()))
+            state.update(f"{entry.number} {entry.meta['crc32']} {entry.meta['outcome']}{notes}\n".encode())
         return state.hexdigest()
 
     def episodes(self, *, decode: bool = True) -> Iterator[tuple[Columns, dict[str, Any], Columns]]:

@@ -13,7 +13,7 @@ class EpisodeMark:
     """One episode as the operator sees it.
 
     Attributes:
-        ordinal: counts from 0 within the session; its id in the session's folder.
+        ordinal: counts from 0 since the desk was opened; the numbers in a session's folder are the recorder's own.
         recording: whether it goes on.
         outcome: what it was marked; `UNKNOWN` until then, and for ever where nobody marked it.
         discarded: whether it does not count.

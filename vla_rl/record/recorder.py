@@ -2,7 +2,8 @@
 
 An episode begins with the newest message from before it of every topic that says how things are, so that its first step
 has pictures, joints, an instruction, a mode and the chunk under way; what happened before is not repeated (EVENTS). It
-ends when the operator says so; what is never marked is unknown.
+ends when the operator says so; what is never marked is unknown. What is said of the last one afterwards, a discard, a
+second mark or a note, still reaches it.
 """
 
 from __future__ import annotations
@@ -46,6 +47,33 @@ class Message:
     stamped: bool = True
 
 
+@dataclass(frozen=True)
+class _Told:
+    """What was said of an episode, and by whom.
+
+    Attributes:
+        publisher: whose count of episodes the marks' `ordinal` is.
+        marks: all that was said so far.
+        entry: what it came to, None while it goes on.
+    """
+
+    publisher: bytes
+    marks: Marks
+    entry: EpisodeEntry | None = None
+
+    def is_of(self, publisher: bytes, marks: Marks) -> bool:
+        """Whether a status speaks of this episode: another publisher's count says nothing of it."""
+        return (self.publisher, self.marks.ordinal) == (publisher, marks.ordinal)
+
+    def then(self, marks: Marks) -> _Told:
+        """After more was said."""
+        return replace(self, marks=self.marks.then(marks))
+
+    def noted(self, words: str) -> _Told:
+        """After some words."""
+        return self.then(replace(self.marks, notes=(words,)))
+
+
 class Recorder:
     """Fills a session.
 
@@ -53,7 +81,7 @@ class Recorder:
         session: where episodes go.
         about: asked at the beginning of each: the text of its ABOUT message.
         failed: as in `Recording`.
-        ended: told of every episode that is complete, the discarded ones too.
+        ended: told of every episode that is complete, the discarded ones too, and again when it is marked afterwards.
     """
 
     def __init__(
@@ -68,8 +96,8 @@ class Recorder:
         self._about, self._failed, self._ended = about, failed, ended
         self._newest: dict[str, Message] = {}
         self._recording: Recording | None = None
-        self._marks = Marks()
-        self._notes: list[str] = []
+        self._told = _Told(b"", Marks())
+        self._last: _Told | None = None
         self._lock = threading.RLock()
 
     @property
@@ -98,39 +126,57 @@ class Recorder:
             if self._recording is not None:
                 self._recording.refuse(topic, publisher, sequence)
 
-    def mark(self, marks: Marks) -> None:
-        """Follow the operator: begin, or complete what is under way.
+    def mark(self, marks: Marks, publisher: bytes = b"") -> None:
+        """Follow the operator: begin, complete what is under way, or change what the last one came to.
+
+        A status that speaks of another episode ends the one under way, which keeps only what was said of itself.
+
+        Args:
+            marks: what is said now.
+            publisher: by whom; an operator's end that was started again counts from 0 again, and is another one.
 
         Raises:
             DiskFullError: too little room.
         """
         with self._lock:
-            under_way = self._recording is not None
-            another = under_way and marks.recording and marks.ordinal != self._marks.ordinal
-            self._marks = self._marks.then(marks) if under_way and not another else marks
-            if under_way and not marks.recording:
-                self.end()
-            elif marks.recording and (another or not under_way):
-                if another:
-                    self._marks = Marks()
+            if self._recording is not None and self._told.is_of(publisher, marks):
+                self._told = self._told.then(marks)
+                if not marks.recording:
                     self.end()
-                self._marks = marks
-                self._begin()
+            elif marks.recording:
+                self.end()
+                self._begin(_Told(publisher, marks))
+            elif self._last is not None and self._last.is_of(publisher, marks):
+                self._revise(self._last.then(marks))
+            else:
+                self.end()
 
     def note(self, text: str) -> None:
-        """Remember some words with the episode under way."""
+        """Remember some words with the episode under way, or else with the last one.
+
+        Raises:
+            DiskFullError: too little room.
+            ValueError: there was no episode yet.
+        """
         with self._lock:
-            if text := text.strip()[:LONGEST_NOTE]:
-                self._notes.append(text)
+            if not (words := text.strip()[:LONGEST_NOTE]):
+                return
+            if self._recording is not None:
+                self._told = self._told.noted(words)
+            elif self._last is not None:
+                self._revise(self._last.noted(words))
+            else:
+                raise ValueError("a note before the first episode is about none: start one first")
 
     def end(self, damage: tuple[str, ...] = (), about: Mapping[str, Any] | None = None) -> None:
         """Complete the episode under way, if there is one, with what was said of it so far."""
         with self._lock:
             if self._recording is None:
                 return
-            self._recording, notes, self._notes = None, tuple(self._notes), []
-            marks = replace(self._marks, notes=(*self._marks.notes, *notes))
-            self._ended(self.session.end(marks, {**(about or {}), "damage": list(damage)}))
+            self._recording = self._last = None
+            entry = self.session.end(self._told.marks, {**(about or {}), "damage": list(damage)})
+            self._last = replace(self._told, entry=entry)
+            self._ended(entry)
 
     def close(self) -> None:
         """Complete what is under way, and the session."""
@@ -139,8 +185,17 @@ class Recorder:
         finally:
             self.session.close()
 
-    def _begin(self) -> None:
+    def _revise(self, told: _Told) -> None:
+        """Have the last episode's file say what was said of it by now."""
+        assert self._last is not None and told.entry is not None
+        if told != self._last:
+            entry = self.session.revise(told.entry, told.marks)
+            self._last = replace(told, entry=entry)
+            self._ended(entry)
+
+    def _begin(self, told: _Told) -> None:
         recording = self._recording = self.session.begin(self._failed)
+        self._told = told
         recording.put(ABOUT, cdr.STRING, cdr.string(self._about()), stamped=False)
         for message in sorted(self._newest.values(), key=lambda each: each.received_ns):
             if message.topic not in EVENTS:

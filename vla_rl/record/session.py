@@ -125,6 +125,24 @@ class Session(SessionFolder):
             }  # fmt: skip
             return self._complete(recording.path, marks, damage, meta, recording.size, recording.crc)
 
+    def revise(self, entry: EpisodeEntry, marks: Marks) -> EpisodeEntry:
+        """Change what a complete episode came to: its JSON, and its place where it is discarded only now.
+
+        Args:
+            entry: as `end` or `revise` gave it.
+            marks: all that was said of it.
+
+        Raises:
+            DiskFullError: no room; it stays as it was marked.
+        """
+        said, before = {**entry.meta, **to_dict(marks)}, entry.path
+        with self._telling(f"episode {entry.number:06d} stays as it was marked"):
+            path = self._discard(before) if marks.discarded and before.parent == self.root else before
+            folder.write_json(path.with_suffix(".json"), said)
+            if path != before:
+                before.with_suffix(".json").unlink()
+        return EpisodeEntry(entry.number, path, said)
+
     @property
     def free(self) -> int:
         """Room on the disk [bytes]."""
@@ -170,6 +188,9 @@ class Session(SessionFolder):
     def _repair(self) -> list[str]:
         for leftover in self.root.glob(f"*{TEMPORARY}"):
             leftover.unlink()
+        for path in folder.jsons(self.root):
+            if (self.root / folder.TRASH / path.name).with_suffix(".mcap").is_file():  # killed while it was discarded
+                self._discard(path)
         return [self._mend(path) for path in folder.files(self.root) if not path.with_suffix(".json").is_file()]
 
     def _mend(self, path: Path) -> str:

@@ -171,7 +171,7 @@ class RecorderNode(LifecycleNode):
                 return
             recorder.take(Message(topic.strip("/"), name, data, now, publisher, number, stamped))
             if then is not None:
-                self._follow(topic, then, data, kind)
+                self._follow(topic, lambda message: then(message, publisher), data, kind)
 
         subscription = self.create_subscription(kind, topic, receive, profile, raw=True)
         self._entities.append(lambda: self.destroy_subscription(subscription))
@@ -183,20 +183,23 @@ class RecorderNode(LifecycleNode):
         except ValueError as error:
             self.reject(topic, str(error))
 
-    def _on_status(self, message: JointState) -> None:
+    def _on_status(self, message: JointState, publisher: bytes) -> None:
         said = marks(message.name, message.position, message.header.frame_id)
         if not self.config.always:
-            self._mark(said)
+            self._mark(said, publisher)
 
-    def _on_note(self, message: String) -> None:
+    def _on_note(self, message: String, _: bytes) -> None:
         assert self._recorder is not None
-        self._recorder.note(message.data)
+        try:
+            self._recorder.note(message.data)
+        except OSError as error:
+            self._failed(error)
 
-    def _mark(self, said: Marks) -> None:
+    def _mark(self, said: Marks, publisher: bytes = b"") -> None:
         assert self._recorder is not None
         try:
             before = self._recorder.recording
-            self._recorder.mark(said)
+            self._recorder.mark(said, publisher)
             if self._recorder.recording is not None and self._recorder.recording is not before:
                 self._say(f"recording episode {self._recorder.session.number:06d}")
         except OSError as error:
@@ -238,7 +241,7 @@ class RecorderNode(LifecycleNode):
         else:
             self.get_logger().info(text)
         self._say(text)
-        self._owed, self._ended_s = self._owed or not trash, time.monotonic()
+        self._owed, self._ended_s = True, time.monotonic()  # of a discarded one, too: the data set may have it already
 
     def _convert(self) -> None:
         """Have a process of low priority make the data set of what is complete; it ends by itself."""
