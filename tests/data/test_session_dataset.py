@@ -1,5 +1,6 @@
 """A recorded session becomes the data set that collect would write: rows, alignment, flags, candidates, pictures."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from session_messages import (
     vector,
 )
 
+from vla_rl.cli import main
 from vla_rl.data import writers
 from vla_rl.data.dataset import open_dataset
 from vla_rl.data.inspect import check
@@ -32,7 +34,7 @@ from vla_rl.data.lerobot import export
 from vla_rl.data.sessions import Files, NoRowsError, Pixels, SessionEpisodes, convert, dataset_of
 from vla_rl.data.sidecars import read_candidates
 from vla_rl.record import cdr
-from vla_rl.record.folder import SessionFolder
+from vla_rl.record.folder import NotASessionError, SessionFolder
 from vla_rl.record.marks import Marks
 from vla_rl.record.recorder import Recorder
 from vla_rl.types import Outcome
@@ -153,7 +155,24 @@ def test_a_frame_that_arrives_late_is_the_frame_of_its_capture_all_the_same(tmp_
         assert np.array_equal(cv2.imdecode(file, cv2.IMREAD_COLOR)[..., ::-1], picture_of(t))
 
 
-@pytest.mark.parametrize("leap", [-3600 * 10**9, -5 * 10**9, 5 * 10**9, 3600 * 10**9])
+LEAPS = [-3600 * 10**9, -5 * 10**9, -300_000_000, -100_000_000, 5 * 10**9, 3600 * 10**9]
+
+
+@pytest.mark.parametrize("leap", LEAPS)
+def test_when_the_clock_steps_every_draw_stays_with_its_observation(tmp_path, leap):
+    _, meta, drawn = converted(tmp_path / "s", periods=64, clock=lambda t: leap if t >= 30 else 0)
+    assert drawn["row"].tolist() == list(range(0, 64, 8))
+    assert drawn["seed"].tolist() == list(range(1000, 1064, 8))
+    assert meta["dropped_draws"] == 0
+
+
+def test_draws_that_answer_no_row_are_counted(tmp_path):
+    _, meta, drawn = converted(tmp_path / "s", who=lambda t: (POLICY, AUTONOMOUS) if t < 24 else (HOLD, PAUSED))
+    assert drawn["row"].tolist() == [0, 8, 16]
+    assert meta["dropped_draws"] == 1
+
+
+@pytest.mark.parametrize("leap", LEAPS)
 def test_when_the_clock_steps_rows_stay_aligned_and_time_goes_on(tmp_path, leap):
     found, _, _ = converted(tmp_path / "s", clock=lambda t: leap if t >= 15 else 0)
     assert len(found["action"]) == 30
@@ -208,6 +227,77 @@ def test_what_is_damaged_is_left_out_by_name_and_the_rest_is_there(tmp_path):
     assert len(open_dataset(made).episodes) == 2
     assert len(said) == 1
     assert said[0].startswith("episode 000001 is left out")
+
+
+def recorded(root, episodes=3):
+    recorder = Recorder(open_session(root))
+    for _ in range(episodes):
+        play(recorder, 10)
+    return recorder
+
+
+def altered(**changes):
+    def alter(root):
+        path = root / "000001.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+    return alter
+
+
+ALTERED = {
+    "its file is gone": lambda root: (root / "000001.mcap").unlink(),
+    "half of its JSON": lambda root: (root / "000001.json").write_text('{"format": '),
+    "no checksum": altered(crc32=None),
+    "no such outcome": altered(outcome="sucess"),
+    "an outcome that is none": altered(outcome=["success"]),
+    "no length": altered(seconds="long"),
+}
+
+
+@pytest.mark.parametrize("alter", ALTERED.values(), ids=ALTERED)
+def test_an_episode_that_was_altered_costs_itself_alone_and_is_named_wherever_it_is_read(tmp_path, capsys, alter):
+    root, said = tmp_path / "s", []
+    recorded(root).close()
+    alter(root)
+    assert [m["session_episode"] for m in open_dataset(dataset_of(root, said.append)).metas] == [0, 2]
+    assert len(said) == 1
+    assert "000001" in said[0]
+    assert len(SessionFolder(root).problems(thorough=True)) == 1
+    assert main(["replay", str(root), "--check"]) == 1
+    assert "000001" in capsys.readouterr().out
+    assert main(["replay", str(root), "--episode", "1"]) == 1
+    assert "000001" in capsys.readouterr().err
+
+
+def test_the_data_set_follows_what_is_said_of_an_episode_afterwards(tmp_path):
+    root = tmp_path / "s"
+    recorder = recorded(root, 2)
+    assert [m["outcome"] for m in open_dataset(dataset_of(root)).metas] == ["unknown"] * 2
+    recorder.mark(Marks(ordinal=1, outcome=Outcome.FAILURE))
+    assert [m["outcome"] for m in open_dataset(dataset_of(root)).metas] == ["unknown", "failure"]
+    recorder.note("it slipped")
+    assert [m["notes"] for m in open_dataset(dataset_of(root)).metas] == [[], ["it slipped"]]
+    recorder.mark(Marks(ordinal=1, discarded=True))
+    assert [m["session_episode"] for m in open_dataset(dataset_of(root)).metas] == [0]
+    recorder.close()
+
+
+def test_of_a_session_whose_only_episode_was_discarded_no_data_set_is_left(tmp_path):
+    recorder = recorded(tmp_path / "s", 1)
+    made = dataset_of(tmp_path / "s")
+    recorder.mark(Marks(ordinal=0, discarded=True))
+    with pytest.raises(ValueError, match="no complete episode"):
+        dataset_of(tmp_path / "s")
+    assert not made.exists()
+    recorder.close()
+
+
+def test_a_session_of_no_robot_is_refused_in_words(tmp_path):
+    recorded(tmp_path / "s", 1).close()
+    about = json.loads((tmp_path / "s/session.json").read_text())
+    (tmp_path / "s/session.json").write_text(json.dumps({**about, "robot": {}}))
+    with pytest.raises(NotASessionError, match=r"session\.json describes no robot: it lacks 'workspace'"):
+        dataset_of(tmp_path / "s")
 
 
 def test_strangers_on_our_topics_are_left_out_of_rows(tmp_path):

@@ -73,7 +73,7 @@ def _online(config: ImproveConfig, sessions: tuple[str, ...]) -> Result:
     learner = Online(config, lambda: sum(complete(path) for path in sessions), read)
     params = f"--param policy.versions={learner.policies} --param steering.versions={learner.critics}"
     print(f"a graph takes over what is pushed with: vla-rl up ... {params}", flush=True)
-    result = learner.run(told)
+    result = learner.run(told, lambda line: print(line, flush=True))
     return Result({"command": "improve --online", **result})
 
 
@@ -102,4 +102,4 @@ def session_root(path: str) -> Path:
         return build.dataset_root(path)
     from vla_rl.data.sessions import dataset_of
 
-    return Path(dataset_of(Path(path)))
+    return dataset_of(path, lambda line: print(f"{path}: {line}", file=sys.stderr))

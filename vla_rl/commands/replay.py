@@ -6,8 +6,8 @@
   vla-rl replay SESSION --check                every byte of every episode
   vla-rl replay SESSION --view --episode 3     open an episode in Rerun (Foxglove: open the .mcap with --layout's file)
 
-Status 1 where anything differs. What can not be compared is counted by its reason: pictures that were kept with loss, a
-critic that was late, the first half second of an episode that begins in motion.
+Status 1 where anything differs or is damaged. What can not be compared is counted by its reason: pictures that were
+kept with loss, a critic that was late, the first half second of an episode that begins in motion.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from typing import Any
 
 from vla_rl import build
 from vla_rl.commands import Result
+from vla_rl.record.episode_file import DamagedEpisodeError
 from vla_rl.record.folder import EpisodeEntry, SessionFolder
-from vla_rl.types import RobotSpec
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> Result:
 
     Raises:
         NotASessionError: SESSION is none.
-        ValueError: no such episode, or a checkpoint that is not the recorded one.
+        ValueError: no such episode, one that is damaged, or a checkpoint that is not the recorded one.
     """
     session = SessionFolder(args.session)
     if args.check:
@@ -68,10 +68,11 @@ def _check(session: SessionFolder) -> Result:
 
 
 def _chosen(session: SessionFolder, numbers: list[int] | None) -> list[EpisodeEntry]:
-    episodes = {entry.number: entry for entry in session.episodes()}
+    episodes = {entry.number: entry for entry in session.episodes() if not entry.damage()}
     if missing := [number for number in numbers or () if number not in episodes]:
         have = ", ".join(map(str, episodes)) or "none"
-        raise ValueError(f"{session.root} has no complete episode {missing[0]}; there are: {have}")
+        why = [f" ({line})" for line in session.problems() if f"{missing[0]:06d}." in line]
+        raise ValueError(f"{session.root} has no whole episode {missing[0]}{''.join(why)}; there are: {have}")
     return [episodes[number] for number in numbers or episodes]
 
 
@@ -79,12 +80,15 @@ def _retrace(session: SessionFolder, chosen: list[EpisodeEntry], args: argparse.
     from vla_rl.rollout.retrace_episode import PARTS, RetraceConfig, Retracer
 
     config = RetraceConfig(tuple(args.part or PARTS), args.policy, args.critic, args.device)
-    spec = RobotSpec.from_dict(session.about["robot"])
-    retrace = Retracer(spec, config, build.check_policy, build.check_critic)
+    retrace = Retracer(session.robot, config, build.check_policy, build.check_critic)
     found: list[dict[str, Any]] = []
-    differs = False
+    differs, problems = False, [] if args.episode else session.problems()
     for entry in chosen:
-        parts = retrace(entry)
+        try:
+            parts = retrace(entry)
+        except DamagedEpisodeError as error:
+            problems.append(str(error))
+            continue
         found.append({"episode": entry.number, **{name: part.to_dict() for name, part in parts.items()}})
         differs |= any(part.equal < part.compared for part in parts.values())
         for name, part in parts.items():
@@ -92,15 +96,17 @@ def _retrace(session: SessionFolder, chosen: list[EpisodeEntry], args: argparse.
             print(f"{entry.number:06d} {name:<8} {part.equal} of {part.compared} the same{skipped}")
             for line in part.differences:
                 print(f"       {line}", file=sys.stderr)
-    return Result({"command": "replay", "session": str(session.root), "episodes": found}, int(differs))
+    for line in problems:
+        print(f"left out: {line}", file=sys.stderr)
+    result = {"command": "replay", "session": str(session.root), "episodes": found, "problems": problems}
+    return Result(result, int(differs or bool(problems)))
 
 
 def _layout(session: SessionFolder, path: Path) -> Result:
     from vla_rl.record.folder import write_json
     from vla_rl.record.layout import foxglove
 
-    spec = RobotSpec.from_dict(session.about["robot"])
-    write_json(path, foxglove([str(camera) for camera in session.about["cameras"]], spec.names))
+    write_json(path, foxglove([str(camera) for camera in session.about["cameras"]], session.robot.names))
     print(f"{path}: in Foxglove, Layouts > Import from file, then open an episode's .mcap")
     return Result({"command": "replay", "layout": str(path)})
 

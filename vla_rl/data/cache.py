@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +89,7 @@ def build(
             if not folder.is_dir():
                 _build(dataset, folder, size, workers, progress)
         (place / f"{folder.name}.lock").unlink(missing_ok=True)
-    return open_cache(folder)
+    return replace(open_cache(folder), source=str(dataset.root.resolve()))  # a copy of a set has the same cache
 
 
 def open_cache(folder: Path) -> FrameCache:

@@ -9,15 +9,17 @@ resolution (yuv444p, crf 8): 46 to 49 dB at a fraction of PNG's size.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from vla_rl.data.dataset import EPISODES, MARKER, open_dataset
 from vla_rl.data.inspect import check_files
-from vla_rl.data.sidecars import candidates_writer
+from vla_rl.data.sidecars import candidates_writer, is_sidecar
 from vla_rl.data.writers import PngWriter, VideoWriter, Writer
 from vla_rl.record.durable import DiskFullError, is_full, locked, sync_folder
 from vla_rl.record.episode_file import Columns
@@ -28,6 +30,7 @@ from vla_rl.record.store import EpisodeStore
 _NO_ROOM = 1 << 20  # [bytes]
 
 Progress = Callable[[int, int], None]
+Said = Callable[[str], None]
 
 
 class EpisodeSource(Protocol):
@@ -64,6 +67,7 @@ def export(
     *,
     images: Literal["png", "video"] = "png",
     progress: Progress | None = None,
+    said: Said = lambda _: None,
 ) -> Path:
     """Write all episodes of a store as a LeRobotDataset v3; do nothing where that was done already.
 
@@ -78,6 +82,7 @@ def export(
         images: "png" (the files that the source has, unchanged: a store has PNG, a session JPEG of large pictures), or
             "video".
         progress: called with (episodes done, episodes).
+        said: takes one line where sidecars go with the export that is replaced: they speak of other frames.
 
     Returns:
         `out_root` as a path.
@@ -101,6 +106,7 @@ def export(
         with locked(scratch / ".lock", f"the data set {out}"):
             _clear(scratch)
             _build(store, store.schema, scratch / "dataset", marker, progress)
+            _tell_dropped(scratch / "dataset", out, said)
             _publish(scratch, out)
             shutil.rmtree(scratch)
     except Exception as error:
@@ -134,6 +140,31 @@ def _clear(scratch: Path) -> None:
             shutil.rmtree(entry)
         elif entry.name != ".lock":
             entry.unlink()
+
+
+def _tell_dropped(fresh: Path, out: Path, said: Said) -> None:
+    beside = sorted(path.name for path in (out / "meta").glob("*.parquet") if is_sidecar(path, out))
+    if gone := [name for name in beside if not (fresh / "meta" / name).is_file()]:
+        said(f"{out} is made anew: {', '.join(gone)} spoke of what it was, and must be made again where it is needed")
+
+
+def snapshot(root: str | Path, out: str | Path) -> Path:
+    """A data set as it is now, in links to its files: the next export, and sidecars of either, leave the other alone.
+
+    Args:
+        root: folder of the data set; waits for whoever makes it anew under its lock (see `data.sessions`).
+        out: folder of the copy, missing.
+    """
+    root, lock = Path(root), Path(f"{root}.lock")
+    with locked(lock, "the data set", wait=True) if lock.is_file() else nullcontext():
+        return Path(shutil.copytree(root, out, copy_function=_link))
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system
+        shutil.copy2(source, target)
 
 
 def _publish(scratch: Path, out: Path) -> None:

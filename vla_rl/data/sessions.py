@@ -12,30 +12,34 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
 
+from vla_rl.data.dataset import MARKER
 from vla_rl.data.lerobot import export
 from vla_rl.observe.encoded import Encoded
 from vla_rl.record import folder
 from vla_rl.record.candidates import Draw, stack
 from vla_rl.record.columns import columns
 from vla_rl.record.durable import locked
-from vla_rl.record.episode_file import Columns, DamagedEpisodeError
+from vla_rl.record.episode_file import Columns
 from vla_rl.record.folder import EpisodeEntry, SessionFolder
 from vla_rl.record.frames import file_of
-from vla_rl.record.schema import Schema, SchemaError
-from vla_rl.record.tape import Frame, Joints, Period, Tape
+from vla_rl.record.schema import Schema
+from vla_rl.record.tape import Drawn, Frame, Joints, Period, Tape
 from vla_rl.types import Episode, Image, Mode, Observation, Outcome, RobotSpec, Source, Step, Termination
 
 STALE_NS = 1_000_000_000  # a stream that said nothing for so long has no observation
 LATE_NS = 200_000_000  # what was captured before a period may arrive so long after it
+APART_NS = 10 * STALE_NS  # a row and what was drawn for it arrive no farther apart
 IMAGE = "observation.images."
 
 
@@ -48,10 +52,11 @@ class SessionEpisodes:
 
     Args:
         root: the session's folder.
-        said: takes one line for every episode that is left out, and why.
+        said: takes one line for every episode that is left out, and why: at once for what sizes and ends tell, while
+            they are read for what is found only then.
 
     Raises:
-        NotASessionError: the folder is no session.
+        NotASessionError: the folder is no session, or of no robot.
 
     Attributes:
         root, id: of the session.
@@ -61,8 +66,10 @@ class SessionEpisodes:
     def __init__(self, root: str | Path, said: Callable[[str], None] = lambda _: None) -> None:
         session = SessionFolder(root)
         self.root, self.id = session.root, str(session.about["id"])
-        self.spec = RobotSpec.from_dict(session.about["robot"])
-        self._cameras, self._entries, self._said = session.about["cameras"], session.episodes(), said
+        self.spec, self._cameras, self._said = session.robot, session.about["cameras"], said
+        self._entries = [entry for entry in session.episodes() if not entry.damage()]
+        for line in session.problems():
+            said(f"left out: {line}")
 
     def __len__(self) -> int:
         """Complete episodes, those that will be left out among them."""
@@ -75,7 +82,7 @@ class SessionEpisodes:
             try:
                 found, meta, _ = convert(entry, self.spec, self._cameras)
                 return _schema(found, meta)
-            except (NoRowsError, DamagedEpisodeError):
+            except (ValueError, OSError):  # `episodes` says which
                 continue
         return None
 
@@ -94,7 +101,7 @@ class SessionEpisodes:
                 found, meta, drawn = convert(entry, self.spec, self._cameras)
                 if self.schema is not None:
                     self.schema.require(_schema(found, meta))
-            except (NoRowsError, DamagedEpisodeError, SchemaError) as error:
+            except (ValueError, OSError) as error:  # whatever is wrong with it costs this one alone
                 self._said(f"episode {entry.number:06d} is left out: {error}")
                 continue
             yield (_decoded(found) if decode else found), meta, drawn
@@ -115,7 +122,9 @@ def convert(entry: EpisodeEntry, spec: RobotSpec, cameras: Sequence[str]) -> tup
     found, meta = columns(episode, spec)
     for camera in cameras:
         found[IMAGE + camera] = Files([row.frames[camera] for row in rows])
-    return found, {**meta, **_story(tape, rows, entry)}, stack(_draws(tape, rows, spec))
+    draws = _draws(tape, rows, spec)
+    story = {**_story(tape, rows, entry), "dropped_draws": len(tape.candidates) - len(draws)}
+    return found, {**meta, **story}, stack(draws)
 
 
 class Files(Sequence[bytes]):
@@ -188,20 +197,24 @@ class _Aligned:
 
 
 class _Stream:
-    """Samples in order of arrival."""
+    """Samples in order of arrival; where the robot's clock went back, a new run of growing stamps begins."""
 
     def __init__(self, samples: Sequence[Any]) -> None:
         self._samples = samples
         self._log = np.array([each.log_ns for each in samples], np.int64)
         self._stamps = np.array([each.stamp_ns for each in samples], np.int64)
+        self._run = np.cumsum(np.diff(self._stamps, prepend=self._stamps[:1]) < 0)
 
     def at(self, period: Period) -> Any:
-        """The newest captured at or before a period; a stamp of another time (the clock has stepped) is none."""
+        """The newest captured at or before a period, of those in different runs the nearest by arrival."""
         first = int(np.searchsorted(self._log, period.log_ns - STALE_NS))
         end = int(np.searchsorted(self._log, period.log_ns + LATE_NS))
         age = period.stamp_ns - self._stamps[first:end]
-        fitting = np.flatnonzero((age >= 0) & (age <= STALE_NS))
-        return self._samples[first + int(fitting[np.argmin(age[fitting])])] if len(fitting) else None
+        fitting = first + np.flatnonzero((age >= 0) & (age <= STALE_NS))
+        if not len(fitting):
+            return None
+        newest = fitting[np.append(np.diff(self._run[fitting]) != 0, True)]
+        return self._samples[int(newest[np.argmin(np.abs(self._log[newest] - period.log_ns))])]
 
 
 def _episode(tape: Tape, rows: Sequence[_Row], entry: EpisodeEntry, spec: RobotSpec) -> Episode:
@@ -260,12 +273,11 @@ def _story(tape: Tape, rows: Sequence[_Row], entry: EpisodeEntry) -> dict[str, A
 
 def _draws(tape: Tape, rows: Sequence[_Row], spec: RobotSpec) -> list[Draw]:
     """All candidates, at the row whose observation they answer; of several at one row the last."""
-    chosen = {chunk.stamp_ns: chunk.said for chunk in tape.chosen}
-    stamps = np.array([row.period.stamp_ns for row in rows], np.int64)
+    chosen, row_of = {chunk.stamp_ns: chunk.said for chunk in tape.chosen}, _Rows(tape, rows)
     found: dict[int, Draw] = {}
     for each in tape.candidates:
-        row = int(np.searchsorted(stamps, each.stamp_ns))
-        if row == len(rows) or stamps[row] - each.stamp_ns > STALE_NS:
+        row = row_of(each)
+        if row is None:
             continue
         index, seen, said = chosen.get(each.stamp_ns, ""), tape.seen.get(each.stamp_ns), tape.values.get(each.stamp_ns)
         found[row] = Draw(
@@ -278,6 +290,29 @@ def _draws(tape: Tape, rows: Sequence[_Row], spec: RobotSpec) -> list[Draw]:
     horizons = [draw.chunks.shape[1] for draw in found.values()]
     usual = max(set(horizons), key=horizons.count, default=0)
     return [found[row] for row in sorted(found) if found[row].chunks.shape[1] == usual]
+
+
+class _Rows:
+    """Finds the row whose observation a draw answers, however the robot's clock has stepped: a stamp may come twice."""
+
+    def __init__(self, tape: Tape, rows: Sequence[_Row]) -> None:
+        samples: list[Joints | Frame] = [*tape.joints, *chain.from_iterable(tape.frames.values())]
+        self._heard = {each.stamp_ns: each.log_ns for each in samples}
+        self._stamps = np.array([row.period.stamp_ns for row in rows], np.int64)
+        self._log = np.array([row.period.log_ns for row in rows], np.int64)
+        back = np.flatnonzero(np.diff(self._stamps) < 0) + 1
+        self._runs = list(pairwise([0, *back.tolist(), len(rows)]))
+
+    def __call__(self, drawn: Drawn) -> int | None:
+        """The first row at or after its stamp, of those in different runs of growing stamps the nearest by arrival."""
+        heard = self._heard.get(drawn.stamp_ns, drawn.log_ns)
+        apart = {}
+        for first, end in self._runs:
+            row = first + int(np.searchsorted(self._stamps[first:end], drawn.stamp_ns))
+            if row < end and self._stamps[row] - drawn.stamp_ns <= STALE_NS:
+                apart[row] = abs(int(self._log[row]) - heard)
+        nearest = min(apart, key=apart.__getitem__, default=None)
+        return nearest if nearest is not None and apart[nearest] <= APART_NS else None
 
 
 def _schema(found: Columns, meta: Mapping[str, Any]) -> Schema:
@@ -294,23 +329,30 @@ def _decoded(found: Columns) -> Columns:
 def dataset_of(root: str | Path, said: Callable[[str], None] = lambda _: None) -> Path:
     """SESSION/dataset, made where it is missing or older than the session; waits for another process that makes it.
 
+    Args:
+        root: the session's folder.
+        said: takes one line for whatever is left out.
+
     Raises:
         NotASessionError: the folder is no session.
-        ValueError: no episode of it has anything to learn from.
+        ValueError: no episode of it has anything to learn from; a data set of what was discarded since is removed.
         DiskFullError: no room; the session is untouched.
     """
-    episodes = SessionEpisodes(root, said)
-    if episodes.schema is None:
-        raise ValueError(f"the session {root} has no complete episode with anything to learn from")
-    with locked(episodes.root / f"{folder.DATASET}.lock", "the data set", wait=True):
-        return export(SessionEpisodes(root, said), episodes.root / folder.DATASET)
+    made = SessionFolder(root).root / folder.DATASET
+    with locked(made.with_name(f"{folder.DATASET}.lock"), "the data set", wait=True):
+        episodes = SessionEpisodes(root, said)
+        if episodes.schema is None:
+            if (made / MARKER).is_file():
+                shutil.rmtree(made)
+            raise ValueError(f"the session {root} has no complete episode with anything to learn from")
+        return export(episodes, made, said=said)
 
 
 def main() -> int:
     """`python -m vla_rl.data.sessions SESSION`: the background process that makes SESSION/dataset."""
     os.nice(19)
     try:
-        if not SessionFolder(sys.argv[1]).episodes():
+        if not SessionFolder(sys.argv[1]).episodes() and not (Path(sys.argv[1]) / folder.DATASET).exists():
             return 0
         dataset_of(sys.argv[1], lambda line: print(f"sessions: {line}", file=sys.stderr))
     except (ValueError, OSError, RuntimeError) as error:

@@ -16,11 +16,13 @@ import re
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from vla_rl.record import mcap_file
 from vla_rl.record.durable import whole_file
+from vla_rl.types import Outcome, RobotSpec
 
 ABOUT, TRASH, DATASET, LOCK = "session.json", "trash", "dataset", "lock"
 FORMAT, EPISODE_FORMAT = "vla_rl.session.v1", "vla_rl.session_episode.v1"
@@ -68,6 +70,19 @@ class SessionFolder:
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
         self.about = read_about(self.root)
+
+    @cached_property
+    def robot(self) -> RobotSpec:
+        """Whose session it is.
+
+        Raises:
+            NotASessionError: session.json describes none; one line.
+        """
+        try:
+            return RobotSpec.from_dict(self.about["robot"])
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            why = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+            raise NotASessionError(f"{self.root / ABOUT} describes no robot: {why}") from error
 
     def __len__(self) -> int:
         """How many episodes are complete, without reading what they came to."""
@@ -140,6 +155,11 @@ def _entry(path: Path) -> EpisodeEntry | str:
         return meta
     if meta.get("format") != EPISODE_FORMAT or not isinstance(meta.get("bytes"), int):
         return f"{path.name} is no episode's: format {meta.get('format')!r}, this version reads '{EPISODE_FORMAT}'"
+    for key, kind in (("crc32", int), ("seconds", int | float), ("notes", list)):
+        if not isinstance(meta.get(key), kind):
+            return f"{path.name} says nothing of its {key}"
+    if meta.get("outcome") not in list(Outcome):
+        return f"{path.name}: outcome {meta.get('outcome')!r}; there are: {', '.join(Outcome)}"
     return EpisodeEntry(int(path.stem), path.with_suffix(".mcap"), meta)
 
 

@@ -187,7 +187,7 @@ class Recorder:
 
     def _revise(self, told: _Told) -> None:
         """Have the last episode's file say what was said of it by now."""
-        assert self._last is not None and told.entry is not None
+        assert told.entry is not None
         if told != self._last:
             entry = self.session.revise(told.entry, told.marks)
             self._last = replace(told, entry=entry)
