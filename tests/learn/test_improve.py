@@ -1,6 +1,7 @@
 """`vla-rl improve`: every method from a small session to a policy that loads, round after round; what is refused."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,16 +9,22 @@ import torch
 from test_bc import NAMES, SIZE, SMALL, episode, meta
 
 from vla_rl.cli import main
+from vla_rl.data.cache import build
+from vla_rl.data.dataset import open_dataset
+from vla_rl.data.features import FeatureTable
 from vla_rl.data.lerobot import export
-from vla_rl.data.sidecars import read_column
-from vla_rl.learn import versions
+from vla_rl.data.rollouts import trajectories
+from vla_rl.data.sidecars import read_column, tags
+from vla_rl.learn import online, versions
 from vla_rl.learn.bc import train_bc
 from vla_rl.learn.config import BCConfig
+from vla_rl.learn.hg_dagger import NothingToImitateError
 from vla_rl.learn.improve_config import METHODS, ImproveConfig
 from vla_rl.learn.online import Online
 from vla_rl.policy.modeling_vla_rl import VLAPolicy
 from vla_rl.record.candidates import Draw, stack
 from vla_rl.record.store import EpisodeStore
+from vla_rl.reward.label import label
 
 H, PERIOD, EPISODES = 8, 4, 4
 QUICK = {"steps": 2, "critic_steps": 4, "batch": 8, "threads": 1, "device": "cpu"}
@@ -67,6 +74,10 @@ def world(tmp_path_factory):
 
 def flags(config):
     return [word for name, value in config.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+
+
+def features_of(cache):
+    return FeatureTable(np.arange(len(cache)), np.zeros((len(cache), 2), np.float32))
 
 
 def improved(world, out, *more, session=None, **changes):
@@ -134,12 +145,97 @@ def test_a_learner_beside_a_session_pushes_round_after_round(world, tmp_path):
     assert session.is_dir()
 
 
+def learner_of(root, world, improve, monkeypatch, **more):
+    """A learner beside the collection in `root`, whose rounds are what `improve` does."""
+    asked = {"session": (str(root),), "policy": str(world["policy"]), "out": str(root / "out"), "every": 1, "rounds": 1}
+
+    def wait():
+        with EpisodeStore(root / "episodes") as out:
+            out.append(*recorded(len(out)))
+
+    def made(config, progress):
+        Path(config.out).mkdir(parents=True, exist_ok=True)
+        return improve(config, progress)
+
+    monkeypatch.setattr(online, "improve", made)
+    episodes = lambda: len(EpisodeStore(root / "episodes", readonly=True))  # noqa: E731
+    sessions = lambda: (str(export(root / "episodes", root / "dataset")),)  # noqa: E731
+    return Online(ImproveConfig(**asked | more, online=True), episodes, sessions, wait)
+
+
+def test_what_a_round_writes_beside_its_data_outlives_an_export_of_the_growing_session(world, tmp_path, monkeypatch):
+    live = store(tmp_path / "live", 2)
+
+    def improve(config, progress):
+        label(config.session[0], "recap", "recap", 1.0)
+        learner._wait()
+        learner._sessions()  # as the recorder does whenever it likes
+        assert len(open_dataset(live).episodes) == 3
+        cache = build(config.session[0], tmp_path / "cache", SIZE)  # of the same pictures as the session's own
+        assert trajectories(cache, features_of(cache), "recap").reward.shape == (40,)
+        return {"policy": str(world["policy"]), "critic": ""}
+
+    build(live, tmp_path / "cache", SIZE)
+    learner = learner_of(tmp_path / "live", world, improve, monkeypatch)
+    assert learner.run()["version"] == 1
+    assert tags(live, "reward") == []
+
+
+def test_a_round_with_nothing_to_imitate_says_so_and_waits_for_more_episodes(world, tmp_path, monkeypatch):
+    store(tmp_path / "live", 1)
+    said, asked = [], []
+
+    def improve(config, progress):
+        asked.append(config)
+        if len(asked) == 1:
+            raise NothingToImitateError("nobody corrected anything")
+        return {"policy": str(world["policy"]), "critic": ""}
+
+    learner = learner_of(tmp_path / "live", world, improve, monkeypatch)
+    assert learner.run(said=said.append)["episodes"] == 2
+    assert said == ["round 1 waits for 1 more episodes: nobody corrected anything"]
+    assert [config.resume for config in asked] == [False, False]
+
+
+def test_a_learner_killed_while_it_pushed_knows_what_it_had_learned_from(world, tmp_path, monkeypatch):
+    store(tmp_path / "live", 2)
+
+    def improve(config, progress):
+        return {"policy": str(world["policy"]), "critic": ""}
+
+    def killed(*_):
+        pushed(*_)
+        raise KeyboardInterrupt
+
+    pushed = versions.publish
+    learner = learner_of(tmp_path / "live", world, improve, monkeypatch)
+    monkeypatch.setattr(versions, "publish", killed)
+    with pytest.raises(KeyboardInterrupt):
+        learner.run()
+    assert (learner._pushed(), learner._seen()) == (1, 2)
+
+
+def test_where_nobody_corrected_the_critics_choice_is_imitated_or_it_is_said_why_not(world, tmp_path, capsys):
+    untouched = {"session": world["shown"], "method": "hil_serl"}
+    assert improved(world, tmp_path / "out", "--set", "threshold=-1e9", **untouched) == 0
+    assert improved(world, tmp_path / "no", "--set", "threshold=1e9", **untouched) == 1
+    assert "lower 'threshold'" in capsys.readouterr().err
+    assert improved(world, tmp_path / "pvp", session=world["shown"], method="pvp") == 1
+    assert "pvp's critic learns from nothing else" in capsys.readouterr().err
+    assert not (tmp_path / "pvp").exists()
+
+
 @pytest.mark.parametrize(
     ("more", "said"),
     [
         (["--method", "magic"], "unknown method 'magic'; there are: hg_dagger"),
         (["--set", "share"], "must read name=value"),
         (["--set", "magic=1"], "hg_dagger has no such setting; there are:"),
+        (["--set", "own=abc"], "--set own=abc: 'own' must be a number, by default it is 0.0"),
+        (["--set", "own=true"], "--set own=true: 'own' must be a number"),
+        (["--set", "sessions=1.5"], "--set sessions=1.5: 'sessions' must be a whole number, by default it is 1"),
+        (["--set", "data=3"], "--set data=3: 'data' must be a list like [1, 2], by default it is ()"),
+        (["--online", "--reward", "mine"], "--reward names rewards that new episodes have not"),
         (["--steps", "0"], "must be at least 1"),
         (["--pace", "0"], "--pace must be positive, got 0.0"),
         (["--method", "recap", "--pace", "1.5"], "--pace must be 1 with recap, got 1.5"),

@@ -36,7 +36,7 @@ class BestChunk(HGDagger):
 
     def prepare(self) -> None:
         """Ask the critic about every decision of the sessions."""
-        super().prepare()
+        self._weigh()
         config = self.settings
         folder = load_critic(resolve(config.critic), str(self.place))
         if folder.encoder is None:
@@ -50,6 +50,10 @@ class BestChunk(HGDagger):
         self.targets, self.slot = targets[mine], np.full(len(self.drivers.human), -1)
         self.slot[rows[mine]] = np.arange(int(mine.sum()))
         self.weight = np.maximum(self.weight, (self._slots() >= 0).astype(np.float32))
+        self._require_sessions(
+            "nobody corrected anything in these sessions, and by the critic no chunk of the policy is worth "
+            f"{config.threshold:g} more than its mean: lower 'threshold', or train the critic for longer"
+        )
 
     def _decisions(self, folder: CriticFolder) -> ChunkTransitions:
         """The sessions, with chunks that the policy draws anew."""

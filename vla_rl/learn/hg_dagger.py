@@ -15,6 +15,10 @@ from vla_rl.learn.corrections import Drivers
 from vla_rl.learn.extraction import PolicyExtraction
 
 
+class NothingToImitateError(ValueError):
+    """Sessions of which nothing is imitated; more episodes may change that."""
+
+
 def imitated(drivers: Drivers, own: float) -> NDArray[np.float32]:
     """Weight of each row's loss, (N,): 1 for demonstrations and corrections, `own` for successes nobody touched.
 
@@ -31,11 +35,18 @@ class HGDagger(PolicyExtraction[HGDaggerConfig]):
 
     def prepare(self) -> None:
         """Find out who drove, and what is imitated of it."""
+        self._weigh()
+        self._require_sessions("nobody corrected anything in these sessions, and nothing else of them is imitated")
+
+    def _weigh(self) -> None:
         self.drivers = Drivers.of(self.caches, self.settings.sessions)
         self.ends = self.drivers.ends
         self.weight = imitated(self.drivers, self.settings.own)[self._rows()]
+
+    def _require_sessions(self, why: str) -> None:
+        """Refuse to go on where nothing of the sessions is imitated, and say why."""
         if not (self.weight * self.drivers.session[self._rows()]).any():
-            raise ValueError("nobody corrected anything in these sessions, and nothing else of them is imitated")
+            raise NothingToImitateError(why)
 
     def _paces(self, count: int) -> list[float]:
         """`pace` is asked of the demonstrations; the human in a session set his own."""

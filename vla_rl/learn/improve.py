@@ -25,9 +25,10 @@ from vla_rl.learn.best_chunk import train_best_chunk
 from vla_rl.learn.checkpoint import resolve
 from vla_rl.learn.config import RunConfig
 from vla_rl.learn.correction_config import BestChunkConfig, HGDaggerConfig, PreferenceConfig
+from vla_rl.learn.corrections import drove
 from vla_rl.learn.critic_config import CriticRunConfig
 from vla_rl.learn.extraction_config import RecapConfig
-from vla_rl.learn.hg_dagger import train_hg_dagger
+from vla_rl.learn.hg_dagger import NothingToImitateError, train_hg_dagger
 from vla_rl.learn.improve_config import ImproveConfig
 from vla_rl.learn.preference import train_preference
 from vla_rl.learn.recap import train_recap
@@ -39,6 +40,9 @@ from vla_rl.reward.label import label
 RESULT = "improve.json"
 TAG = {"recap": "recap", "hil_serl": "marks", "expo": "marks"}
 """Sidecars with the rewards that a method's critic learns from; pvp needs none."""
+
+KINDS: dict[type, str] = {bool: "true or false", int: "a whole number", float: "a number", tuple: "a list like [1, 2]"}
+"""What --set takes, in words."""
 
 Result = dict[str, Any]
 
@@ -115,6 +119,10 @@ def _hil_serl(config: ImproveConfig, progress: bool) -> Result:
 
 
 def _pvp(config: ImproveConfig, progress: bool) -> Result:
+    if not any(drove(open_numbers(root)).any() for root in config.session):
+        raise NothingToImitateError(
+            "nobody corrected anything in these sessions, and pvp's critic learns from nothing else"
+        )
     return _by_critic(config, progress, draw=True, candidates=4, samples=4)
 
 
@@ -192,21 +200,35 @@ def _overrides(config: ImproveConfig, kind: type[RunConfig]) -> Result:
     """`--set` as fields of the method's config.
 
     Raises:
-        ValueError: one names no field; the message lists them.
+        ValueError: one names no field, and the message lists them; or its value is of another kind than the default.
     """
     default, found = kind(), {}
     names = [f.name for f in dataclasses.fields(kind)]
     for name, text in config.settings().items():
         if name not in names:
             raise ValueError(f"--set {name}: {config.method} has no such setting; there are: {', '.join(names)}")
-        try:
-            value = json.loads(text)
-        except json.JSONDecodeError:
-            value = text
-        if not isinstance(value, str) and isinstance(getattr(default, name), tuple):
-            value = tuple(value)
-        found[name] = value
+        found[name] = _value(name, text, getattr(default, name))
     return found
+
+
+def _value(name: str, text: str, default: Any) -> Any:
+    """A setting's value, of the default's kind.
+
+    Raises:
+        ValueError: it is of another.
+    """
+    kind = type(default)
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError:
+        value = text
+    if kind is str:
+        return value if isinstance(value, str) else text
+    if (type(value), kind) in ((list, tuple), (int, float)):
+        value = kind(value)
+    if default is not None and type(value) is not kind:
+        raise ValueError(f"--set {name}={text}: '{name}' must be {KINDS[kind]}, by default it is {default!r}")
+    return value
 
 
 def _common(config: ImproveConfig, folder: str) -> Result:

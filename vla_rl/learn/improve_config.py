@@ -75,6 +75,8 @@ class ImproveConfig:
         for name in ("session", "policy", "out"):
             if not getattr(self, name):
                 raise ValueError(f"improve needs --{name}")
+        if self.online and self.reward:
+            raise ValueError("--reward names rewards that new episodes have not: --online takes the operator's marks")
         if min(self.steps, self.critic_steps, self.batch, self.every) < 1 or self.rounds < 0:
             raise ValueError("--steps, --critic-steps, --batch and --every must be at least 1, --rounds at least 0")
         if not 0.0 < self.gamma <= 1.0:

@@ -7,6 +7,8 @@
     graph       v0 . . . . . . . . . v1 . . . . . . . . v2    takes over between two inferences
 
     OUT/rounds/000001/      what `improve` writes
+    OUT/sessions/0/         the first session's data set as the round under way found it, in links, with its sidecars:
+                            the recorder makes SESSION/dataset anew whenever it likes
     OUT/versions/policy/    see vla_rl.learn.versions; the policy node's parameter `versions` is this folder
     OUT/versions/critic/    likewise the steering node's
 """
@@ -15,12 +17,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from vla_rl.data.lerobot import snapshot
 from vla_rl.learn import versions
+from vla_rl.learn.hg_dagger import NothingToImitateError
 from vla_rl.learn.improve import RESULT, improve
 from vla_rl.learn.improve_config import ImproveConfig
 from vla_rl.learn.run import write_json
@@ -55,11 +60,14 @@ class Online:
         self.policies, self.critics = out / "versions/policy", out / "versions/critic"
         self._rounds = out / "rounds"
 
-    def run(self, told: Callable[[Result], None] = lambda _: None) -> Result:
+    def run(
+        self, told: Callable[[Result], None] = lambda _: None, said: Callable[[str], None] = lambda _: None
+    ) -> Result:
         """Go on until enough rounds are done, from the last one that was pushed.
 
         Args:
             told: takes each round's result: that of `improve`, `round`, `version` and `episodes`.
+            said: takes one line where a round finds nothing to imitate, and more episodes are waited for.
 
         Returns:
             The last round's result, {} where there was none.
@@ -69,8 +77,14 @@ class Online:
             if (count := self._episodes()) < seen + self.config.every:
                 self._wait()
                 continue
-            done, seen = done + 1, count
-            result = self._round(done, count)
+            seen = count
+            try:
+                result = self._round(done + 1, count)
+            except NothingToImitateError as error:
+                shutil.rmtree(self._folder(done + 1), ignore_errors=True)
+                said(f"round {done + 1} waits for {self.config.every} more episodes: {error}")
+                continue
+            done += 1
             told(result)
         return result
 
@@ -85,18 +99,35 @@ class Online:
         return self._learned(found.number) if found else 0
 
     def _learned(self, number: int) -> int:
-        path = self._rounds / f"{number:06d}" / RESULT
-        return int(json.loads(path.read_text())["episodes"]) if path.is_file() else 0
+        path = self._folder(number) / RESULT
+        return int(json.loads(path.read_text()).get("episodes", 0)) if path.is_file() else 0
+
+    def _folder(self, number: int) -> Path:
+        return self._rounds / f"{number:06d}"
+
+    def _frozen(self, resume: bool) -> tuple[str, ...]:
+        """The sessions' data sets as they are now; of a round that is gone on with, as they were."""
+        there = self._rounds.with_name("sessions")
+        if not (resume and there.is_dir()):
+            fresh = there.with_name("sessions.partial")
+            for leftover in (fresh, there):
+                shutil.rmtree(leftover, ignore_errors=True)
+            for number, root in enumerate(self._sessions()):
+                snapshot(root, fresh / str(number))
+            fresh.rename(there)
+        return tuple(str(there / str(number)) for number in range(len(self.config.session)))
 
     def _round(self, number: int, episodes: int) -> Result:
         """One round, and its push; the policy goes last, so that the critic that belongs to it is there already."""
         found = versions.newest(self.policies)
         policy = str(found.path) if found else self.config.policy
-        out = self._rounds / f"{number:06d}"
+        out, resume = self._folder(number), self._folder(number).is_dir()
+        session = self._frozen(resume)
         config = dataclasses.replace(
-            self.config, session=self._sessions(), policy=policy, out=str(out), resume=out.is_dir(), online=False
+            self.config, session=session, policy=policy, out=str(out), resume=resume, online=False
         )
         result = {**improve(config, progress=False), "round": number, "episodes": episodes}
+        write_json(out / RESULT, result)
         if result["critic"] and not self.config.value:
             versions.publish(self.critics, result["critic"])
         result["version"] = versions.publish(self.policies, result["policy"]).number
