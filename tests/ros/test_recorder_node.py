@@ -6,6 +6,7 @@ import time
 
 import numpy as np
 import pytest
+from rcl_interfaces.msg import Parameter, ParameterEvent, ParameterType, ParameterValue
 from ros_nodes import Peer, Process
 from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import String
@@ -14,6 +15,7 @@ from vla_rl.record import cdr
 from vla_rl.record.folder import SessionFolder
 from vla_rl.record.mcap_file import read
 from vla_rl.ros import messages, qos
+from vla_rl.ros.graph_parameters import Graph
 
 
 class Operator:
@@ -166,6 +168,47 @@ def test_killed_and_started_again_it_goes_on_by_itself(recording):
     again.stop()
     asker.close()
     assert [e.number for e in SessionFolder(root).episodes()] == [0, 1]
+
+
+class Answering:
+    """Stands for a node and its services: every parameter asked for is its name, and asked are remembered."""
+
+    def __init__(self):
+        self.asked = []
+
+    def __getattr__(self, name):
+        return lambda *_, **__: self
+
+    def service_is_ready(self):
+        return False
+
+    def call_async(self, request):
+        self.asked += request.names
+        return self
+
+    def add_done_callback(self, then):
+        then(self)
+
+    def result(self):
+        return self
+
+    @property
+    def values(self):
+        return [ParameterValue(type=ParameterType.PARAMETER_STRING, string_value=name) for name in self.asked]
+
+    def resolve_topic_name(self, name):
+        return f"/{name}"
+
+
+def test_the_consoles_secret_is_neither_asked_for_nor_recorded():
+    node = Answering()
+    graph = Graph(node)
+    graph._listed("hil", ["host", "token", "device"])
+    secret = ParameterValue(type=ParameterType.PARAMETER_STRING, string_value="hunter2")
+    changed = [Parameter(name=name, value=secret) for name in ("token", "tape")]
+    graph._changed(ParameterEvent(node="/hil", changed_parameters=changed))
+    assert node.asked == ["host", "device"]
+    assert graph.about()["graph"]["hil"] == {"host": "host", "device": "device", "tape": "hunter2"}
 
 
 def test_a_second_recorder_of_the_session_is_refused_in_one_line(recording):

@@ -17,6 +17,7 @@ from vla_rl.ros import qos
 NODES = ("robot", "policy", "steering", "control", "hil")
 WEIGHTS = {"policy": ("policy", "checkpoint"), "critic": ("steering", "critic"), "guide": ("policy", "critic")}
 """Node and parameter of the folder of each."""
+SECRETS = frozenset(("token",))  # parameters that are never told: what is recorded is passed on
 _ASK_S = 1.0
 
 
@@ -80,6 +81,7 @@ class Graph:
                 future.add_done_callback(lambda done, name=name: self._listed(name, done.result().result.names))
 
     def _listed(self, name: str, names: list[str]) -> None:
+        names = [each for each in names if each not in SECRETS]
         future = self._values[name].call_async(GetParameters.Request(names=names))
 
         def got(done: Any) -> None:
@@ -93,7 +95,8 @@ class Graph:
         if short is not None:
             known = self._known.setdefault(short, {})
             for each in (*event.new_parameters, *event.changed_parameters):
-                known[each.name] = _plain(parameter_value_to_python(each.value))
+                if each.name not in SECRETS:
+                    known[each.name] = _plain(parameter_value_to_python(each.value))
 
 
 def _plain(value: Any) -> Any:
