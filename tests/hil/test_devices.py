@@ -51,14 +51,44 @@ def test_a_terminals_keys_drive_while_they_repeat_and_press_buttons(terminal):
     keyboard.close()
 
 
+ARROWS = {"\x1b[A": 0, "\x1b[B": 0, "\x1b[C": 1, "\x1b[D": 1, "\x1b[5~": 2, "\x1b[6~": 2}  # and along which axis
+
+
+@pytest.mark.parametrize("plain", ARROWS)
+def test_with_shift_an_arrow_drives_the_same_way_and_slowly(terminal, plain):
+    keys, path = terminal
+    keyboard = Keyboard(Driving(), path)
+    os.write(keys, plain.encode())
+    fast = keyboard.read(SECOND)
+    os.write(keys, (plain[:-1] + ("1;2" if plain[-1] != "~" else ";2") + plain[-1]).encode())
+    slow = keyboard.read(2 * SECOND)
+    keyboard.close()
+    assert fast.twist[ARROWS[plain]]
+    assert not fast.buttons | slow.buttons
+    np.testing.assert_allclose(slow.twist, fast.twist * Driving().config.slow)
+
+
+# F1 in three terminals, F5, control and Up, shift and Del
+@pytest.mark.parametrize("key", ["\x1bOP", "\x1b[11~", "\x1b[[A", "\x1b[15~", "\x1b[1;5A", "\x1b[3;2~"])
+def test_a_key_that_means_nothing_neither_stops_nor_drives(terminal, key):
+    keys, path = terminal
+    keyboard = Keyboard(Driving(), path)
+    os.write(keys, key.encode())
+    said = keyboard.read(SECOND)
+    keyboard.close()
+    assert not said.buttons
+    assert not said.twist.any()
+
+
 def test_a_key_of_one_escape_stops_and_the_terminal_is_given_back(terminal):
     import termios
 
     keys, path = terminal
     before = termios.tcgetattr(keys)
     keyboard = Keyboard(Driving(), path)
-    os.write(keys, b"\x1b")
-    assert keyboard.read(SECOND).buttons == {"stop"}
+    for said in (b"\x1b", b"\x1b\x1b", b"\x1b[1;2\x1b", b"\x1bO\x1b"):  # also after half a sequence
+        os.write(keys, said)
+        assert "stop" in keyboard.read(SECOND).buttons
     assert termios.tcgetattr(keys) != before
     keyboard.close()
     assert termios.tcgetattr(keys) == before

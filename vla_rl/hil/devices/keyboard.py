@@ -21,7 +21,8 @@ _CODES = {
     "\x1b[A": "ArrowUp", "\x1b[B": "ArrowDown", "\x1b[C": "ArrowRight", "\x1b[D": "ArrowLeft",
     "\x1b[5~": "PageUp", "\x1b[6~": "PageDown",
 }  # fmt: skip
-_KEY = re.compile(r"\x1b\[\d*[A-Za-z~]|.", re.DOTALL)
+# A sequence (arrows, F1 as \x1bOP or \x1b[[A, ...) or a character; an escape never goes under in another's sequence.
+_KEY = re.compile(r"\x1b(?:\[\[|[\[O][\d;]*)[A-Za-z~]|.", re.DOTALL)
 
 
 class Keyboard:
@@ -70,8 +71,8 @@ class Keyboard:
 
 def _codes(key: str) -> list[str]:
     """The browser's codes of a key of the terminal."""
-    if key in _CODES:
-        return [_CODES[key]]
-    if len(key) == 1 and key.isascii() and key.isalpha():
-        return [f"Key{key.upper()}", *(["ShiftLeft"] if key.isupper() else [])]
-    return []
+    plain = key.replace("[1;2", "[").replace(";2", "")  # xterm's way to say shift: \x1b[1;2A, \x1b[5;2~
+    letter = len(key) == 1 and key.isascii() and key.isalpha()
+    code = f"Key{key.upper()}" if letter else _CODES.get(plain)
+    shifted = key.isupper() if letter else plain != key
+    return [] if code is None else [code, *(["ShiftLeft"] if shifted else [])]
