@@ -1,6 +1,7 @@
 """Weights that are pushed beside a running policy: whole or not seen, the newest wins, what does not fit is left."""
 
 import json
+import sys
 import threading
 
 import pytest
@@ -68,6 +69,32 @@ def test_a_new_version_takes_over_only_where_it_is_asked_for(tmp_path):
     assert (live.take(), live.number) == ("one", 1)
     live.look()
     assert (live.take(), len(said)) == ("one", 1)  # once
+
+
+def test_a_version_that_is_loaded_at_any_instant_of_taking_another_is_not_lost(tmp_path):
+    live = Live("0", tmp_path / "v", read, lambda _: None)
+    pushed = 0
+
+    def push():
+        nonlocal pushed
+        pushed += 1
+        publish(tmp_path / "v", folder(tmp_path / "a", str(pushed)))
+        live.look()
+
+    def between(frame, event, _):
+        frame.f_trace_opcodes = frame.f_code is Live.take.__code__
+        if event == "opcode":
+            push()
+        return between if frame.f_trace_opcodes else None
+
+    push()
+    before = sys.gettrace()
+    sys._getframe().f_trace_opcodes = True  # Python 3.12 looks at this when tracing begins
+    sys.settrace(between)
+    live.take()
+    sys.settrace(before)
+    assert pushed > 1
+    assert (live.take(), live.number) == (str(pushed), pushed)
 
 
 def test_what_can_not_be_loaded_is_told_once_and_passed_over(tmp_path):

@@ -28,9 +28,8 @@ class Live[T]:
     """
 
     def __init__(self, first: T, folder: str | Path, load: Callable[[Path], T], say: Callable[[str], None]) -> None:
-        self._current, self.number = first, 0
         self._folder, self._load, self._say, self._seen = Path(folder), load, say, 0
-        self._fresh: tuple[int, T] | None = None
+        self._newest, self.number = (0, first), 0
         self._refused = ""
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="versions", daemon=True)
@@ -46,10 +45,8 @@ class Live[T]:
 
     def take(self) -> T:
         """What is to be used from now on: call it between two answers, always from the same thread."""
-        fresh, self._fresh = self._fresh, None
-        if fresh is not None:
-            self.number, self._current = fresh
-        return self._current
+        self.number, newest = self._newest  # read once: the other thread may load the next one meanwhile
+        return newest
 
     def look(self) -> None:
         """Load a version that is newer than the last one seen."""
@@ -65,7 +62,7 @@ class Live[T]:
             self._refused = line
 
     def _get(self, version: Version) -> None:
-        self._fresh = (version.number, self._load(version.path))
+        self._newest = (version.number, self._load(version.path))
         self._say(f"version {version.number} is loaded and takes over")
 
     def _watch(self) -> None:
