@@ -100,6 +100,18 @@ def test_signals_grow_with_trouble():
     assert begun[5] == 0.0
 
 
+def test_a_new_episode_begins_anew_and_a_note_about_it_does_not():
+    signals = Signals(GRIPPER)
+    signals.episode(0, 2.0)
+    signals.look(3.0, np.zeros(6), value=5.0)
+    signals.episode(0, 4.0)
+    told = signals.look(6.0, np.zeros(6), value=1.0)
+    assert (told[0], told[3]) == (4.0, 4.0)
+    signals.episode(1, 6.0)
+    told = signals.look(7.0, np.zeros(6), value=1.0)
+    assert (told[0], told[3]) == (1.0, 0.0)
+
+
 def test_only_the_grippers_opinions_do_not_count_as_disagreement():
     chunks = np.zeros((4, 16, 6))
     chunks[..., 5] = np.arange(4)[:, None]

@@ -73,6 +73,8 @@ def test_where_every_margin_is_too_small_the_first_is_executed_and_that_is_count
     config = EvalConfig((TASK,), 2)
     said = evaluate(config, {}, player(checkpoint, critic=critic, selector="argmax", margin=1e9))["steering"]
     assert said["steered"] == 0
+    assert all(rollout.candidates["abstained"].any() for rollout in steered)
+    assert not any(rollout.candidates["abstained"].any() for rollout in run(checkpoint))
     assert said["abstained"]["margin"] > 0
     assert said["value"] is not None
 

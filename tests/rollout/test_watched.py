@@ -42,6 +42,17 @@ def test_an_episode_is_looked_at_where_chunks_were_drawn(folder):
     assert first.series[:, 0] == pytest.approx(first.seconds)
 
 
+def test_how_often_the_critic_was_not_trusted_is_seen_and_calibrated():
+    rng, found = np.random.default_rng(0), []
+    for _ in range(40):
+        columns, meta, candidates = played(rng, failed=False)
+        candidates["abstained"] = rng.random(len(candidates["row"])) < 0.3
+        found.append(watched.watched(columns, meta, candidates, SPEC))
+        expected = [np.sum(candidates["abstained"][max(i - 9, 0) : i + 1]) / 10 for i in range(len(candidates["row"]))]
+        assert found[-1].series[:, 5] == pytest.approx(expected)
+    assert "abstained" in watched.calibrate(found, 0.1).signals
+
+
 def test_failures_that_drag_on_are_caught_in_time_and_successes_left_alone(folder):
     found = list(watched.episodes(folder, SPEC))
     told = watched.coverage(watched.calibrate(found[:80], 0.1), found[80:])

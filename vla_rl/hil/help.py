@@ -47,7 +47,7 @@ class Signals:
     """
 
     def __init__(self, gripper: Array) -> None:
-        self._arm = ~np.asarray(gripper, dtype=bool)
+        self._arm, self._ordinal = ~np.asarray(gripper, dtype=bool), -1
         self.begin(0.0)
 
     def begin(self, seconds: float) -> None:
@@ -55,6 +55,12 @@ class Signals:
         self._began, self._best = seconds, -math.inf
         self._places: deque[tuple[float, Array]] = deque()
         self._abstained: deque[bool] = deque(maxlen=RECENT)
+
+    def episode(self, ordinal: int, seconds: float) -> None:
+        """Told of an episode that goes on: where it is a new one the policy begins to act; a note changes nothing."""
+        if ordinal != self._ordinal:
+            self._ordinal = ordinal
+            self.begin(seconds)
 
     def look(
         self,

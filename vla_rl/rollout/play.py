@@ -89,7 +89,8 @@ class Rollout:
         meta: JSON-ready summary : task, seed, variant, instruction, target, touched, outcome, ....
         columns: the schema's columns, each (T, ...), or empty.
         film: (T, H, W, 3) uint8 of the first camera, or None.
-        candidates: all chunks that were drawn, as `record.candidates.stack` gives them; empty where none were.
+        candidates: all chunks that were drawn, as `record.candidates.stack` gives them, and at which of them the critic
+            was not followed, `abstained` (M,) bool; empty where none were.
     """
 
     job: Job
@@ -150,6 +151,7 @@ class _Running:
     columns: list[Columns] = field(default_factory=list)
     film: list[NDArray[np.uint8]] = field(default_factory=list)
     draws: list[Draw] = field(default_factory=list)
+    abstained: list[bool] = field(default_factory=list)
     choices: _Choices = field(default_factory=_Choices)
     notes: list[Mapping[str, Any]] = field(default_factory=list)
     steps: int = 0
@@ -172,6 +174,7 @@ class _Running:
             if proposal.candidates is not None:
                 chosen, seed = max(proposal.selected, 0), proposal.noise_seed
                 self.draws.append(Draw(self.steps - 1, proposal.candidates, proposal.values, chosen, seed))
+                self.abstained.append(bool(proposal.abstained))
         if self.job.film:
             self._shoot(self.frame)
         self.frame = after.frame
@@ -212,7 +215,10 @@ class _Running:
         }
         columns = {k: np.stack([step[k] for step in self.columns]) for k in self.columns[0]} if self.columns else {}
         film = np.stack(self.film) if self.film else None
-        return Rollout(self.job, meta, columns, film, stack(self.draws))
+        candidates = stack(self.draws)
+        if candidates:
+            candidates["abstained"] = np.array(self.abstained)
+        return Rollout(self.job, meta, columns, film, candidates)
 
 
 class Player:

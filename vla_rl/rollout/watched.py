@@ -77,11 +77,13 @@ def watched(columns: Columns, meta: Mapping[str, Any], candidates: Columns, spec
     joints = spec.from_lerobot(np.asarray(columns["observation.state"]))
     rows, chosen = np.asarray(candidates["row"]), np.asarray(candidates["selected"])
     values = np.asarray(candidates["values"]) if "values" in candidates else np.full((len(rows), 1, 1), np.nan)
+    abstained = candidates.get("abstained", np.zeros(len(rows), bool))
     series = []
     for i, row in enumerate(rows):
         said = values[i, :, min(chosen[i], values.shape[2] - 1)]
         chunks = spec.from_lerobot(np.asarray(candidates["chunks"][i], np.float64))
-        series.append(signals.look(row / rate, joints[row], chunks, float(said.mean()), float(said.std())))
+        value, spread, lost = float(said.mean()), float(said.std()), bool(abstained[i])
+        series.append(signals.look(row / rate, joints[row], chunks, value, spread, lost))
     failed = meta["outcome"] != Outcome.SUCCESS
     return Watched(str(meta["task"]), failed, rows / rate, np.array(series), len(joints) / rate)
 

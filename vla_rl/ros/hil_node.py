@@ -91,7 +91,6 @@ class HilNode(LifecycleNode):
         kinematics = Kinematics(self._spec, chain_model(self._spec))
         self._mapping = Mapping(self._spec, kinematics, MappingConfig(lead=config.lead))
         self._calibration = Calibration.load(config.ask_for_help) if config.ask_for_help else None
-        self._signals = Signals(np.array([joint.gripper for joint in self._spec.joints]))
         self._cameras = config.cameras or tuple(camera.name for camera in self._spec.cameras)
 
     def activate(self) -> None:
@@ -100,6 +99,7 @@ class HilNode(LifecycleNode):
         config = self.config
         self._lasting = {id(entity) for _, entity in self._entities()}
         self.desk, self._stamp = Desk(self), 0
+        self._signals = Signals(np.array([joint.gripper for joint in self._spec.joints]))
         self._executed: Array | None = None
         self._measured: Array | None = None
         self._open()
@@ -168,7 +168,7 @@ class HilNode(LifecycleNode):
     def episode(self, mark: EpisodeMark) -> None:
         """Tell what has become of an episode."""
         if mark.recording:
-            self._signals.begin(self._stamp * 1e-9)
+            self._signals.episode(mark.ordinal, self._stamp * 1e-9)
         values = {
             "ordinal": float(mark.ordinal), "recording": float(mark.recording), "outcome": _OUTCOMES[mark.outcome],
             "discarded": float(mark.discarded), "human_s": mark.human_s, "takeovers": float(mark.takeovers),
