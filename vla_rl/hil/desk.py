@@ -181,13 +181,15 @@ class Desk:
             return self._told(act() if answer[0] else answer)
 
     def _mark(self, operator: str, change: Callable[[], Answer]) -> Answer:
-        answer = self._for(operator, change)
-        current = self._episodes.current
-        if answer[0] and current is not None:
-            if not current.recording and self._frames:
-                self.thumbnails.setdefault(current.ordinal, next(iter(self._frames.values())).jpeg)
-            self._ports.episode(current)
-        return answer
+        """Change an episode and tell of it, before anybody else's mark: they come from several threads."""
+        with self._lock:
+            answer = self._for(operator, change)
+            current = self._episodes.current
+            if answer[0] and current is not None:
+                if not current.recording and self._frames:
+                    self.thumbnails.setdefault(current.ordinal, next(iter(self._frames.values())).jpeg)
+                self._ports.episode(current)
+            return answer
 
     def _told(self, answer: Answer) -> Answer:
         """A refusal is shown as well."""
