@@ -1,10 +1,11 @@
 """A browser, and a page of a console over a desk that is fed."""
 
 import pytest
-from desk_feeder import Feeder
+from desk_feeder import PATIENCE, Feeder
 
 from vla_rl.bench.console import chromium
 from vla_rl.hil.console import serve
+from vla_rl.hil.console.link import LAG_S
 from vla_rl.robot import arm_spec
 
 
@@ -22,7 +23,7 @@ def feeder():
 
 @pytest.fixture
 def console(feeder):
-    served = serve(feeder.desk, port=0, spec=arm_spec("so101"))
+    served = serve(feeder.desk, port=0, spec=arm_spec("so101"), lag_s=PATIENCE * LAG_S)
     yield served
     served.close()
 

@@ -18,13 +18,14 @@ PATIENCE = 4  # the desk's clock goes so much slower: a busy machine is no lost 
 class Feeder:
     """Feeds a desk at 30 Hz from a thread, and does at once what it is asked; `asked` has all of it.
 
-    An operator in `others` is there without a page.
+    An operator in `others` is there without a page; a camera in `unplugged` sends nothing.
     """
 
     def __init__(self, cameras=("front", "wrist"), size=(120, 160)):
         self.asked, self.instructions, self.marks, self.commands = [], [], [], []
         self.desk, self._cameras, self._size = Desk(self, clock), cameras, size
         self.others = []
+        self.unplugged = set()
         self._ending, self._mode = threading.Event(), Mode.AUTONOMOUS
         self._pictures = {name: self._film(i) for i, name in enumerate(cameras)}
         self.desk.moded(self._mode)
@@ -84,7 +85,7 @@ class Feeder:
         desk.device("page", command is not None)
         if command is not None and command.twist is not None and np.any(command.twist):
             self.commands.append(command)
-        for name in self._cameras:
+        for name in set(self._cameras) - self.unplugged:
             desk.saw(name, partial(bytes, self._pictures[name][period % 30]))
         if period % 3 == 0:
             desk.valued(0.6 + 0.3 * np.sin(period / 40), 0.05 + 0.03 * np.cos(period / 17))

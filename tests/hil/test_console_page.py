@@ -92,6 +92,17 @@ def test_pictures_of_every_camera_keep_coming_and_the_chunk_is_drawn_over_the_fr
     assert page.locator("#chart").evaluate(painted)
 
 
+def test_cameras_that_begin_after_the_page_was_opened_are_shown(feeder, open_page):
+    feeder.unplugged |= {"front", "wrist"}
+    feeder.desk._frames.clear()
+    page = open_page()
+    for camera in ("wrist", "front"):
+        page.wait_for_timeout(60)
+        feeder.unplugged.discard(camera)
+        picture = page.locator(f"[data-camera={camera}]")
+        until(page, lambda p=picture: p.count() and int(p.get_attribute("data-frames") or 0) > 5)
+
+
 def test_a_camera_that_is_clicked_becomes_the_large_one(page):
     page.click("[data-camera=wrist]")
     expect(page.locator("#front figure")).to_have_attribute("data-camera", "wrist")
@@ -123,6 +134,41 @@ def test_a_page_that_nobody_sees_while_correcting_holds_until_somebody_takes_ove
     page.click("#take_over")
     until(page, lambda: feeder.desk.driving)
     assert asked(feeder) == ["take over", "take over"]
+
+
+def test_after_a_loss_the_page_can_hand_back_as_well_as_take_over(page, feeder):
+    expect(page.locator("#hand_back")).to_be_hidden()
+    for give in (lambda: page.click("#hand_back"), lambda: page.keyboard.press("KeyH")):
+        page.click("#take_over")
+        mode(page, "CORRECTING")
+        expect(page.locator("#hand_back")).to_be_hidden()
+        page.evaluate("Object.defineProperty(document, 'hidden', { value: true, configurable: true })")
+        until(page, lambda: feeder.desk.stranded)
+        page.evaluate("Object.defineProperty(document, 'hidden', { value: false, configurable: true })")
+        expect(page.locator("#take_over")).to_contain_text("Take over")  # the page is back, and does not drive
+        expect(page.locator("#hand_back")).to_be_visible()
+        give()
+        mode(page, "AUTONOMOUS")
+    page.keyboard.press("KeyH")  # nobody has the arm: nothing to hand back
+    page.keyboard.press("KeyP")
+    mode(page, "PAUSED")
+    assert asked(feeder) == ["take over", "hand back", "take over", "hand back", "pause"]
+
+
+def test_a_page_whose_network_queues_what_it_says_does_not_drive(page, feeder):
+    page.evaluate(
+        """() => {
+            const send = WebSocket.prototype.send;
+            WebSocket.prototype.send = function (data) { setTimeout(() => send.call(this, data), 4000); };
+        }"""
+    )
+    page.click("#take_over")
+    page.keyboard.down("KeyW")
+    until(page, lambda: feeder.desk.stranded)
+    assert any("s behind: it does not drive" in message.text for message in feeder.desk.view().messages)
+    page.wait_for_timeout(1000)
+    assert feeder.desk.stranded
+    assert feeder.commands == []
 
 
 def test_a_second_operator_is_refused_and_told_who_has_the_arm(page, feeder):

@@ -8,11 +8,11 @@ from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
-from desk_feeder import Feeder
+from desk_feeder import PATIENCE, Feeder
 
 from vla_rl.hil.console import serve
 from vla_rl.hil.console.access import is_loopback
-from vla_rl.hil.console.link import AHEAD
+from vla_rl.hil.console.link import AHEAD, LAG_S
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def feeder():
 
 @pytest.fixture
 def console(feeder):
-    served = serve(feeder.desk, port=0)
+    served = serve(feeder.desk, port=0, lag_s=PATIENCE * LAG_S)
     yield served
     served.close()
 
@@ -48,6 +48,15 @@ def with_socket(console, talk, **headers):
                 return await asyncio.wait_for(talk(socket), 20)
 
     return asyncio.run(run())
+
+
+async def state_of(socket):
+    """The next state that comes, with its time; it is not acknowledged."""
+    async for message in socket:
+        found = json.loads(message.data) if message.type is aiohttp.WSMsgType.TEXT else {}
+        if "state" in found:
+            return found
+    return None
 
 
 async def answer_of(socket, wish):
@@ -77,6 +86,29 @@ def test_another_address_than_loopback_needs_the_token_which_moves_into_a_cookie
         assert get(url, Cookie=headers["Set-Cookie"].partition(";")[0])[0] == 200
     finally:
         console.close()
+
+
+def test_the_address_that_is_printed_for_everybody_is_one_that_others_can_open(feeder):
+    console = serve(feeder.desk, host="0.0.0.0", port=0)
+    try:
+        assert urlsplit(console.url).hostname != "0.0.0.0"
+        assert get(console.url, f"/?{urlsplit(console.url).query}")[0] == 303
+    finally:
+        console.close()
+
+
+def test_two_consoles_of_one_host_stay_open_in_one_browser(feeder):
+    consoles = [serve(feeder.desk, host="0.0.0.0", port=0) for _ in range(2)]
+    try:
+        jar = {}
+        for console in consoles:
+            cookie = get(console.url, f"/?{urlsplit(console.url).query}")[1]["Set-Cookie"].partition(";")[0]
+            jar |= [cookie.split("=", 1)]
+        together = "; ".join("=".join(cookie) for cookie in jar.items())
+        assert [get(console.url, Cookie=together)[0] for console in consoles] == [200, 200]
+    finally:
+        for console in consoles:
+            console.close()
 
 
 def test_on_loopback_nothing_is_needed_but_a_name_of_this_machine(console):
@@ -146,7 +178,7 @@ def test_what_makes_no_sense_is_refused_and_the_page_stays(console, feeder, wish
 def test_driving_nonsense_drives_nowhere_too_fast(console, feeder, drive):
     async def talk(socket):
         await answer_of(socket, {"act": "take_over", "id": 1})
-        await socket.send_str(json.dumps({"drive": drive}))
+        await socket.send_str(json.dumps({"drive": drive, "at": (await state_of(socket))["at"]}))
         return await answer_of(socket, {"act": "note", "text": "x", "id": 2})
 
     with_socket(console, talk)
@@ -177,6 +209,51 @@ def test_a_page_that_does_not_keep_up_is_sent_no_more_than_it_takes(console):
             states += message.type is aiohttp.WSMsgType.TEXT and '"state"' in message.data
 
     assert with_socket(console, talk) == (2 * AHEAD, AHEAD)
+
+
+def test_a_page_is_told_of_a_camera_before_it_is_sent_its_pictures(console, feeder):
+    feeder.unplugged |= {"front", "wrist"}
+    feeder.desk._frames.clear()
+
+    async def talk(socket):
+        for _ in range(AHEAD):
+            assert (await state_of(socket))["state"]["cameras"] == []
+        feeder.unplugged.clear()  # and the page, which is slow, can be told of nothing yet
+        with suppress(TimeoutError):
+            message = await asyncio.wait_for(socket.receive(), 0.5)
+            raise AssertionError(f"it was sent {message.data[:40]}")
+        await socket.send_str('{"seen": "state"}')
+        assert sorted((await state_of(socket))["state"]["cameras"]) == ["front", "wrist"]
+        return (await socket.receive()).type
+
+    assert with_socket(console, talk) is aiohttp.WSMsgType.BINARY
+
+
+@pytest.mark.parametrize("late", [True, False])
+def test_beats_that_come_evenly_count_only_where_what_they_have_seen_is_new(console, feeder, late):
+    async def talk(socket):
+        state = await state_of(socket)
+        await socket.send_str(json.dumps({"beat": 1, "at": state["at"]}))
+        await answer_of(socket, {"act": "take_over", "id": 1})
+        for _ in range(round(20 * PATIENCE * LAG_S)):
+            await socket.send_str('{"seen": "state"}')
+            state = state if late else await state_of(socket)
+            await socket.send_str(json.dumps({"beat": 1, "at": state["at"]}))
+            await asyncio.sleep(0.1)
+        return feeder.desk.driving
+
+    assert with_socket(console, talk) is not late
+
+
+@pytest.mark.parametrize("at", [None, "now", True, -1, 1e999, 10**400, {}])
+def test_a_page_that_says_nothing_sensible_of_what_it_has_seen_does_not_drive(console, feeder, at):
+    async def talk(socket):
+        await answer_of(socket, {"act": "take_over", "id": 1})
+        await socket.send_str(json.dumps({"drive": {"keys": ["KeyW"]}, "at": at}))
+        return await answer_of(socket, {"act": "note", "text": "x", "id": 2})
+
+    assert with_socket(console, talk) is not None
+    assert feeder.commands == []
 
 
 def test_closing_the_console_says_goodbye_to_its_pages(feeder):

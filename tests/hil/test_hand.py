@@ -1,5 +1,7 @@
 """Who moves the arm, with what, and what the operator is told: desk, lease and hand together, without topics."""
 
+from threading import Thread
+
 import numpy as np
 import pytest
 from hypothesis import settings
@@ -122,6 +124,34 @@ def test_a_page_that_is_gone_holds_until_somebody_takes_over_or_hands_back(loss)
     bench.answer()
     assert bench.period() is not None
     assert bench.desk.view().operator == "bob"
+
+
+def test_a_page_that_is_back_is_shown_as_lost_until_somebody_takes_over_and_the_arm_can_be_handed_back():
+    bench = page_drives()
+    bench.period(2 * HEARTBEAT_S)
+    bench.desk.heartbeat("ann")
+    bench.period()
+    assert not bench.desk.view().device_alive
+    assert bench.desk.take_over(False, "ann") == (True, "")
+    bench.answer()
+    assert bench.desk.view().mode is Mode.AUTONOMOUS
+
+
+def test_marks_of_two_threads_are_told_one_after_the_other():
+    bench, others = Bench(), []
+
+    def draw():  # of the thumbnail, in the middle of a mark: now a second operator starts the next episode
+        others.append(Thread(target=bench.desk.start, args=("bob",)))
+        others[0].start()
+        others[0].join(0.2)
+        return b"jpeg"
+
+    bench.desk.start("ann")
+    bench.desk.saw("front", draw)
+    bench.desk.success("ann")
+    others[0].join()
+    told = [(mark.ordinal, mark.recording, mark.outcome) for mark in bench.marks]
+    assert told == [(0, True, Outcome.UNKNOWN), (0, False, Outcome.SUCCESS), (1, True, Outcome.UNKNOWN)]
 
 
 def test_a_refused_takeover_leaves_the_arm_with_nobody_and_says_why():

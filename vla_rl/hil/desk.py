@@ -76,7 +76,8 @@ class Desk:
         with self._lock:
             now, current = self._clock(), self._episodes.current
             return View(
-                self._mode, self._source, self._reason, self._lease.holder, self._device, self._device_alive,
+                self._mode, self._source, self._reason, self._lease.holder, self._device,
+                self._device_alive and not self._lease.lost,
                 self._help, self._instruction, current, current.seconds(now) if current else 0.0,
                 tuple(self._episodes.closed[-EPISODES:]), self._episodes.statistics(), dict(self._streams),
                 tuple(((now - at) * 1e-9, value, spread) for at, value, spread in self._values),

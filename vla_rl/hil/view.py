@@ -68,7 +68,8 @@ class View:
         source: who acts; None before.
         reason: why the arm holds, or why it was stopped, "" where neither.
         operator: who has the arm by its lease, "" where nobody.
-        device: what that operator drives with, and whether it is heard.
+        device: what that operator drives with.
+        device_alive: whether it is heard, and was all the time since the takeover: one that comes back does not drive.
         help: why a human is asked for, "" where none is.
         instruction: what is to be done.
         episode: the one that goes on, or the last; None before the first.

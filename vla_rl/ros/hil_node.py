@@ -61,6 +61,7 @@ class HilParameters:
     host: str = parameter("127.0.0.1", "address of the console; any but loopback needs a token")
     port: int = parameter(8080, "port of the console, 0: any that is free", 0, 65535)
     token: str = parameter("", "what a browser must know, where the address is not loopback")
+    page_lag: float = parameter(0.5, "a page that is further behind does not drive [s]", 0.1, 10.0)
 
 
 class HilNode(LifecycleNode):
@@ -115,7 +116,7 @@ class HilNode(LifecycleNode):
         if config.console:
             from vla_rl.hil.console import serve
 
-            self._console = serve(self.desk, config.host, config.port, config.token, self._spec)
+            self._console = serve(self.desk, config.host, config.port, config.token, self._spec, config.page_lag)
             self.get_logger().info(f"console: {self._console.url}")
 
     def _open(self) -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import hmac
 import ipaddress
 import secrets
+import socket
+from contextlib import suppress
 from urllib.parse import urlsplit
 
 from aiohttp import web
@@ -30,6 +32,17 @@ def is_loopback(host: str) -> bool:
         return host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return False
+
+
+def name_for_others(host: str) -> str:
+    """What to call a served address from elsewhere; one that stands for all of ours is none to open."""
+    if host not in ("", "0.0.0.0", "::"):
+        return host
+    family, anywhere = (socket.AF_INET6, "2001:db8::1") if ":" in host else (socket.AF_INET, "192.0.2.1")
+    with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
+        probe.connect((anywhere, 9))  # sends nothing: picks the way out
+        return str(probe.getsockname()[0])
+    return socket.gethostname()
 
 
 class Access:
@@ -55,7 +68,7 @@ class Access:
             self._check_host(request)
             if self.token and "token" in request.query:
                 return self._welcome(request)
-            if self.token and not self._known(request.cookies.get(COOKIE, "")):
+            if self.token and not self._known(request.cookies.get(_cookie(request), "")):
                 raise web.HTTPUnauthorized(text=_NEEDED, headers=HEADERS)
             return await handler(request)
 
@@ -74,8 +87,13 @@ class Access:
         if not self._known(request.query["token"]):
             raise web.HTTPUnauthorized(text=_NEEDED, headers=HEADERS)
         answer = web.HTTPSeeOther(request.path, headers=HEADERS)
-        answer.set_cookie(COOKIE, self.token, httponly=True, samesite="Strict")
+        answer.set_cookie(_cookie(request), self.token, httponly=True, samesite="Strict")
         return answer
 
     def _known(self, token: str) -> bool:
         return hmac.compare_digest(token.encode(), self.token.encode())
+
+
+def _cookie(request: web.Request) -> str:
+    """A browser keeps one jar for all ports of a host: consoles beside each other need names of their own."""
+    return f"{COOKIE}_{request.get_extra_info('sockname')[1]}"

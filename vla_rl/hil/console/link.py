@@ -3,12 +3,15 @@
 ::
 
     page                                                          desk
-      {"beat": 1} every 0.1 s ---------------------------------->  heartbeat
+      {"beat": 1, "at": 812.4} every 0.1 s --------------------->  heartbeat
       {"act": "take_over", "on": true, "id": 7} ---------------->  take_over      --> {"answer": 7, "ok", "text"}
-      {"drive": {"keys": ["KeyW"], "axes": [...]}} ------------->  teleop
-      {"seen": "front"}   <--- a camera's number, then its JPEG    frame
-      {"seen": "state"}   <--- {"state": {...}}                    view
+      {"drive": {"keys": ["KeyW"], "axes": [...]}, "at": 812.4} ->  teleop
+      {"seen": 0}         <--- a camera's number, then its JPEG    frame
+      {"seen": "state"}   <--- {"at": 812.4, "state": {...}}       view
       closed --------------------------------------------------->  lost
+
+`at` is the server's time of the newest state that the page has. A network that queues delivers beats evenly, and late:
+those whose `at` is too old do not count, so that a key that was let go does not drive on.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ from vla_rl.hil.driving import Driving
 from vla_rl.hil.operator import Answer
 
 POLL_S, STATE_S = 1 / 60, 0.1  # how often the desk is looked at, how often an unchanged state is told again [s]
+LAG_S = 0.5  # how old what a page has seen may be for it to drive [s]
 AHEAD = 3  # pictures of one camera, or states, under way to the page at most: a slow network skips, it does not lag
 MESSAGE_BYTES = 64 * 1024  # a page that sends more at once is cut off
 _KEYS_AT_ONCE = 32
@@ -49,12 +53,14 @@ class Link:
         desk: what the page shows and asks.
         operator: the page's name, as others are told who has the arm.
         driving: what its keys mean.
+        lag_s: a page that has seen nothing newer than this does not drive [s].
     """
 
-    def __init__(self, desk: Desk, operator: str, driving: Driving) -> None:
+    def __init__(self, desk: Desk, operator: str, driving: Driving, lag_s: float = LAG_S) -> None:
         self._desk, self.operator, self._driving = desk, operator, driving
+        self._lag_s, self._in_time = lag_s, False
         self._socket = web.WebSocketResponse(max_msg_size=MESSAGE_BYTES, heartbeat=5.0, compress=False)
-        self._ahead: Counter[str] = Counter()
+        self._ahead: Counter[str | int] = Counter()
 
     async def run(self, request: web.Request) -> web.WebSocketResponse:
         """Serve the page until it is gone, however it goes."""
@@ -86,17 +92,27 @@ class Link:
         if not isinstance(wish, dict):
             await self._answer(None, (False, "the page sent something that is not a JSON object"))
         elif "beat" in wish:
-            self._desk.heartbeat(self.operator)
+            if self._is_in_time(wish):
+                self._desk.heartbeat(self.operator)
         elif "seen" in wish:
             self._seen(wish["seen"])
         elif "drive" in wish:
-            self._drive(wish["drive"])
+            if self._is_in_time(wish):
+                self._drive(wish["drive"])
         else:
             await self._answer(wish.get("id"), self._act(wish))
 
-    def _seen(self, name: Any) -> None:
-        if isinstance(name, str) and self._ahead[name] > 0:
-            self._ahead[name] -= 1
+    def _is_in_time(self, wish: dict[str, Any]) -> bool:
+        """Whether the page has seen a state of a moment ago."""
+        at, now = wish.get("at"), asyncio.get_running_loop().time()
+        before, self._in_time = self._in_time, isinstance(at, (int, float)) and now - self._lag_s <= at <= now
+        if before and not self._in_time:
+            self._desk.say(f"{self.operator} is more than {self._lag_s:g} s behind: it does not drive", 1)
+        return self._in_time
+
+    def _seen(self, what: Any) -> None:
+        if isinstance(what, (str, int)) and self._ahead[what] > 0:
+            self._ahead[what] -= 1
 
     def _act(self, wish: dict[str, Any]) -> Answer:
         act = wish.get("act")
@@ -125,24 +141,25 @@ class Link:
         shown: dict[str, int] = {}
         told: tuple[Any, ...] = ()
         record: tuple[Any, ...] = ()
+        named: tuple[str, ...] = ()  # cameras that the page has been told of
         due = 0.0
         while True:
             view = self._desk.view()
             if self._ahead["state"] < AHEAD and (urgent(view) != told or loop.time() >= due):
-                message = encode(view, record=lists(view) != record)
-                told, record, due = urgent(view), lists(view), loop.time() + STATE_S
+                message = encode(view, loop.time(), record=lists(view) != record)
+                told, record, named, due = urgent(view), lists(view), view.cameras, loop.time() + STATE_S
                 self._ahead["state"] += 1
                 await self._socket.send_str(message)
-            for index, camera in enumerate(view.cameras):
+            for index, camera in enumerate(named):
                 await self._show_frame(index, camera, shown)
             await asyncio.sleep(POLL_S)
 
     async def _show_frame(self, index: int, camera: str, shown: dict[str, int]) -> None:
         frame = self._desk.frame(camera)
-        if frame is None or frame.number == shown.get(camera) or self._ahead[camera] >= AHEAD or index > 255:
+        if frame is None or frame.number == shown.get(camera) or self._ahead[index] >= AHEAD or index > 255:
             return
         shown[camera] = frame.number
-        self._ahead[camera] += 1
+        self._ahead[index] += 1
         await self._socket.send_bytes(bytes([index]) + frame.jpeg)
 
 

@@ -12,21 +12,22 @@ from vla_rl.hil.view import Plan, Stream, View
 from vla_rl.types import Array
 
 
-def encode(view: View, record: bool = True) -> str:
+def encode(view: View, at: float = 0.0, record: bool = True) -> str:
     """The view, as the page's `state` message; numbers that are not finite become null.
 
     Args:
         view: what to tell.
+        at: when it was so, by the server's clock [s]; the page says it again with all that it sends.
         record: with the lists of what has been, which a page needs only where they changed.
     """
     state = _now(view) | (_record(view) if record else {})
-    return json.dumps({"state": state}, allow_nan=False, separators=(",", ":"))
+    return json.dumps({"at": at, "state": state}, allow_nan=False, separators=(",", ":"))
 
 
 def urgent(view: View) -> tuple[Any, ...]:
     """What an operator must see at once: a change of it is sent without waiting for the next turn."""
     episode = view.episode and (view.episode.ordinal, view.episode.recording)
-    return view.mode, view.operator, view.reason, view.help, view.device_alive, episode, lists(view)
+    return view.mode, view.operator, view.reason, view.help, view.device_alive, view.cameras, episode, lists(view)
 
 
 def lists(view: View) -> tuple[Any, ...]:

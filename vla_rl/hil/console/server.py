@@ -10,8 +10,8 @@ from threading import Event, Thread
 
 from aiohttp import web
 
-from vla_rl.hil.console.access import HEADERS, Access
-from vla_rl.hil.console.link import Link
+from vla_rl.hil.console.access import HEADERS, Access, name_for_others
+from vla_rl.hil.console.link import LAG_S, Link
 from vla_rl.hil.desk import Desk
 from vla_rl.hil.driving import Driving
 from vla_rl.types import RobotSpec
@@ -30,15 +30,22 @@ class Console:
         port: 0 takes a free one.
         token: what a browser must bring; "" makes one where others than this machine reach the address.
         spec: the robot, so that keys drive as seen by its first camera.
+        lag_s: a page that is further behind does not drive [s].
 
     Raises:
         ValueError: the address can not be served; one line.
     """
 
     def __init__(
-        self, desk: Desk, host: str = "127.0.0.1", port: int = PORT, token: str = "", spec: RobotSpec | None = None
+        self,
+        desk: Desk,
+        host: str = "127.0.0.1",
+        port: int = PORT,
+        token: str = "",
+        spec: RobotSpec | None = None,
+        lag_s: float = LAG_S,
     ) -> None:
-        self._desk, self._driving, self._access = desk, Driving(spec), Access(host, token)
+        self._desk, self._driving, self._access, self._lag_s = desk, Driving(spec), Access(host, token), lag_s
         self._address, self._links, self._numbers = (host, port), set[Link](), count(1)
         self._loop = asyncio.new_event_loop()
         self._ready, self._ending, self._failure = Event(), asyncio.Event(), ""
@@ -52,7 +59,7 @@ class Console:
     @property
     def url(self) -> str:
         """What to open in a browser, the token included."""
-        host, port = self._address
+        host, port = name_for_others(self._address[0]), self._address[1]
         name = f"[{host}]" if ":" in host else host
         return f"http://{name}:{port}/" + (f"?token={self._access.token}" if self._access.token else "")
 
@@ -113,7 +120,7 @@ class Console:
         return web.Response(body=jpeg, content_type="image/jpeg", headers=HEADERS)
 
     async def _live(self, request: web.Request) -> web.StreamResponse:
-        link = Link(self._desk, f"console {next(self._numbers)}", self._driving)
+        link = Link(self._desk, f"console {next(self._numbers)}", self._driving, self._lag_s)
         self._links.add(link)
         try:
             return await link.run(request)
@@ -122,7 +129,12 @@ class Console:
 
 
 def serve(
-    desk: Desk, host: str = "127.0.0.1", port: int = PORT, token: str = "", spec: RobotSpec | None = None
+    desk: Desk,
+    host: str = "127.0.0.1",
+    port: int = PORT,
+    token: str = "",
+    spec: RobotSpec | None = None,
+    lag_s: float = LAG_S,
 ) -> Console:
     """A running console: see `Console`."""
-    return Console(desk, host, port, token, spec)
+    return Console(desk, host, port, token, spec, lag_s)

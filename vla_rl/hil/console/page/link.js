@@ -8,6 +8,7 @@ export class Link {
   constructor(on) {
     this.on = on;
     this.number = 0;
+    this.at = undefined; // of the newest state: the server's time, by which it knows how late it hears us
     setInterval(() => document.hidden || this.send({ beat: 1 }), BEAT_MS); // who does not see the page can't drive
     this.connect();
   }
@@ -29,7 +30,7 @@ export class Link {
   }
 
   send(wish) {
-    if (this.up) this.socket.send(JSON.stringify(wish));
+    if (this.up) this.socket.send(JSON.stringify({ ...wish, at: this.at }));
     return this.up;
   }
 
@@ -38,8 +39,9 @@ export class Link {
     return this.send({ act: name, id: this.number, ...more });
   }
 
-  seen(name) {
-    this.send({ seen: name });
+  // What came is shown: "state", or a camera's number.
+  seen(what) {
+    this.send({ seen: what });
   }
 
   hear(data) {
@@ -49,6 +51,7 @@ export class Link {
       return;
     }
     const message = JSON.parse(data);
+    this.at = message.at ?? this.at;
     if (message.state) this.on.state(message.state);
     else if (message.you) this.on.you(message.you);
     else this.on.answer(message);

@@ -11,11 +11,11 @@ const USUAL = { AUTONOMOUS: "the policy drives", PAUSED: "the arm holds", STOPPE
 const PAGE = "page"; // what the desk calls us as a device
 const LONGEST = 1000; // characters of a text; its box takes one more, so that a longer text is refused and not cut
 const KEYS = {
-  Escape: "stop", Space: "take_over", KeyP: "pause", KeyN: "start",
+  Escape: "stop", Space: "take_over", KeyH: "hand_back", KeyP: "pause", KeyN: "start",
   Enter: "success", NumpadEnter: "success", Backspace: "failure", KeyU: "end", Delete: "discard",
 };
 const LEGEND = [
-  ["Space", "take over, hand back"], ["Esc", "stop, from anywhere"], ["P", "pause, resume"], ["N", "start an episode"],
+  ["Space", "take over, hand back"], ["H", "hand back after a loss"], ["Esc", "stop, from anywhere"], ["P", "pause, resume"], ["N", "start an episode"],
   ["Enter", "success"], ["Backspace", "failure"], ["U", "end without an outcome"], ["Del", "discard"],
   ["W A S D", "away, left, near, right"], ["R F", "up, down"], ["Q E", "turn"], ["T G", "tilt out, in"],
   ["X C", "open, close"], ["Shift", "slowly"],
@@ -49,6 +49,7 @@ function state(news) {
   page.view = view;
   document.body.dataset.mode = view.mode ?? "none";
   document.body.dataset.mine = mine();
+  document.body.dataset.stranded = stranded();
   write("mode", view.mode ?? "NO CONTROL");
   write("reason", reason(view));
   callForHelp(view.help);
@@ -65,13 +66,12 @@ function state(news) {
 
 async function frame(index, jpeg) {
   const name = page.names[index];
-  if (name === undefined) return;
   try {
     await page.cameras.get(name).take(jpeg);
   } catch {
     say(`camera ${name} sent something that is not a picture`, true);
   }
-  link.seen(name);
+  link.seen(index);
 }
 
 function answer({ ok, text }) {
@@ -114,6 +114,7 @@ function drawEpisode(episode) {
 function drawButtons(view) {
   const recording = view.episode?.recording ?? false;
   label("take_over", driving() ? "Hand back" : "Take over");
+  find("hand_back").hidden = !stranded();
   label("pause", { PAUSED: "Resume", STOPPED: "Reset stop" }[view.mode] ?? "Pause");
   for (const id of ["success", "failure", "end"]) find(id).disabled = !recording;
   find("start").disabled = recording;
@@ -176,10 +177,12 @@ function say(text, refused = false) {
 
 const mine = () => page.view !== null && page.view.operator === page.you && page.you !== "";
 const driving = () => mine() && page.view.mode === "CORRECTING" && page.view.device_alive;
+const stranded = () => page.view?.mode === "CORRECTING" && !page.view.device_alive; // the arm waits for somebody
 
 function act(name) {
   const mode = page.view?.mode;
   if (name === "take_over") return link.act("take_over", { on: !driving() });
+  if (name === "hand_back") return stranded() && link.act("take_over", { on: false });
   if (name === "pause") return link.act({ PAUSED: "resume", STOPPED: "reset_stop" }[mode] ?? "pause");
   return link.act(name);
 }
