@@ -248,11 +248,13 @@ def test_beats_that_come_evenly_count_only_where_what_they_have_seen_is_new(cons
 @pytest.mark.parametrize("at", [None, "now", True, -1, 1e999, 10**400, {}])
 def test_a_page_that_says_nothing_sensible_of_what_it_has_seen_does_not_drive(console, feeder, at):
     async def talk(socket):
+        await socket.send_str(json.dumps({"beat": 1, "at": (await state_of(socket))["at"]}))
         await answer_of(socket, {"act": "take_over", "id": 1})
         await socket.send_str(json.dumps({"drive": {"keys": ["KeyW"]}, "at": at}))
-        return await answer_of(socket, {"act": "note", "text": "x", "id": 2})
+        await asyncio.sleep(0.3)  # ten periods, in which the key would count
+        return await answer_of(socket, {"act": "pause", "id": 2})
 
-    assert with_socket(console, talk) is not None
+    assert with_socket(console, talk)["ok"]
     assert feeder.commands == []
 
 

@@ -72,29 +72,31 @@ def test_a_new_version_takes_over_only_where_it_is_asked_for(tmp_path):
 
 
 def test_a_version_that_is_loaded_at_any_instant_of_taking_another_is_not_lost(tmp_path):
-    live = Live("0", tmp_path / "v", read, lambda _: None)
-    pushed = 0
+    live, left = Live("0", tmp_path / "v", read, lambda _: None), 0
 
     def push():
-        nonlocal pushed
-        pushed += 1
-        publish(tmp_path / "v", folder(tmp_path / "a", str(pushed)))
+        number = publish(tmp_path / "v", folder(tmp_path / "a", "new")).number
         live.look()
+        return number
 
     def between(frame, event, _):
+        nonlocal left
         frame.f_trace_opcodes = frame.f_code is Live.take.__code__
-        if event == "opcode":
+        left -= event == "opcode"
+        if event == "opcode" and left == 0:
             push()
         return between if frame.f_trace_opcodes else None
 
-    push()
     before = sys.gettrace()
-    sys._getframe().f_trace_opcodes = True  # Python 3.12 looks at this when tracing begins
-    sys.settrace(between)
-    live.take()
-    sys.settrace(before)
-    assert pushed > 1
-    assert (live.take(), live.number) == (str(pushed), pushed)
+    for instant in range(1, 40):
+        first, left = push(), instant
+        sys._getframe().f_trace_opcodes = True  # Python 3.12 looks at this when tracing begins
+        sys.settrace(between)
+        live.take()
+        sys.settrace(before)
+        live.take()
+        assert live.number == first + (left <= 0)
+    assert 1 < instant - left < instant  # it is over before the last instant
 
 
 def test_what_can_not_be_loaded_is_told_once_and_passed_over(tmp_path):
