@@ -15,7 +15,8 @@ const KEYS = {
   Enter: "success", NumpadEnter: "success", Backspace: "failure", KeyU: "end", Delete: "discard",
 };
 const LEGEND = [
-  ["Space", "take over, hand back"], ["H", "hand back after a loss"], ["Esc", "stop, from anywhere"], ["P", "pause, resume"], ["N", "start an episode"],
+  ["Space", "take over, hand back"], ["H", "hand back after a loss"], ["Esc", "stop, from anywhere"],
+  ["P", "pause, resume"], ["N", "start an episode"],
   ["Enter", "success"], ["Backspace", "failure"], ["U", "end without an outcome"], ["Del", "discard"],
   ["W A S D", "away, left, near, right"], ["R F", "up, down"], ["Q E", "turn"], ["T G", "tilt out, in"],
   ["X C", "open, close"], ["Shift", "slowly"],
