@@ -5,13 +5,14 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from vla_rl.hardware.lerobot_driver import one_line, teleoperator_config
-from vla_rl.hardware.ports import tune
+from vla_rl.hardware.servo_driver import ServoDriver
 from vla_rl.types import Array, RobotSpec
 
 DELTAS = ("delta_x", "delta_y", "delta_z")
@@ -33,6 +34,42 @@ class Said:
     stamp_ns: int
 
 
+class _Leader(ServoDriver):
+    """A leader arm's servos. Nothing is written to any before they were found to be the leader's, and nobody else's:
+    behind a wrong port may be an arm that its torque holds up.
+    """
+
+    @property
+    def calibrate_hint(self) -> str:
+        """How to calibrate it with LeRobot's own command."""
+        return (
+            f"run: lerobot-calibrate --teleop.type={self._kind} --teleop.port={self._bus.port} "
+            f"--teleop.id={self.robot.id}"
+        )
+
+    def open(self, spec: RobotSpec) -> RobotSpec:
+        """Open the port, check units, servos and calibration, then configure; returns the description of this leader.
+
+        Where a gripper is a trigger, its sweep is its own: 0..100 says how far it is closed all the same.
+        """
+        swept = tuple(joint for joint in spec.joints if joint.lerobot_unit != "percent")
+        try:
+            self.check_units(spec)
+            self.open_port()
+            self.count()
+            fitted = {joint.name: joint for joint in self.check_calibration(replace(spec, joints=swept)).joints}
+            self._asked(self.robot.configure)
+        except Exception as error:
+            self.close()
+            raise ValueError(str(error) if isinstance(error, ValueError) else one_line(error)) from error
+        return replace(spec, joints=tuple(fitted.get(joint.name, joint) for joint in spec.joints))
+
+    def close(self) -> None:
+        """Close the port, also of one that was unplugged."""
+        with suppress(Exception):
+            super().close()
+
+
 class LeRobotTeleop:
     """One of LeRobot's teleoperators, connected: leader arms say joints, gamepads and the like say where to go.
 
@@ -42,7 +79,8 @@ class LeRobotTeleop:
         settings: fields of its configuration class.
 
     Raises:
-        ValueError: no such teleoperator, it does not connect, is not calibrated, or says what no arm of ours does.
+        ValueError: no such teleoperator, it does not connect, is not calibrated, says what no arm of ours does, or
+            tells its joints in another unit than the arm's file.
     """
 
     def __init__(self, spec: RobotSpec, kind: str, settings: Mapping[str, Any]) -> None:
@@ -53,6 +91,7 @@ class LeRobotTeleop:
             self._device = make_teleoperator_from_config(teleoperator_config(kind, settings))
         except ImportError as error:
             raise ValueError(f"teleoperator {kind}: {one_line(error)}") from error
+        self._leader: _Leader | None = None
         self._names = [joint.lerobot_name for joint in spec.joints]
         self.leads = self._check_features()
         self._connect()
@@ -77,20 +116,27 @@ class LeRobotTeleop:
     def _connect(self) -> None:
         from lerobot.motors.motors_bus import SerialMotorsBus
 
+        if isinstance(getattr(self._device, "bus", None), SerialMotorsBus):
+            try:
+                self._leader = _Leader(self._device, self.kind)
+                self._spec = self._leader.open(self._spec)
+            except ValueError as error:
+                raise ValueError(f"teleoperator {self.kind}: {error}") from error
+        else:
+            self._connect_any()
+
+    def _connect_any(self) -> None:
         try:
             asks = "calibrate" in inspect.signature(self._device.connect).parameters
             self._device.connect(**({"calibrate": False} if asks else {}))
-            if isinstance(getattr(self._device, "bus", None), SerialMotorsBus):
-                tune(self._device.bus.port_handler)
             calibrated = self._device.is_calibrated
         except Exception as error:
             raise ValueError(f"teleoperator {self.kind} does not connect: {one_line(error)}") from error
         if not calibrated:
-            port = getattr(self._device.config, "port", "")
             self.close()
             raise ValueError(
                 f"teleoperator {self.kind} is not calibrated, or by another's file: run: lerobot-calibrate "
-                f"--teleop.type={self.kind} --teleop.port={port} --teleop.id={self._device.id}"
+                f"--teleop.type={self.kind} --teleop.id={self._device.id}"
             )
 
     def read(self) -> Said:
@@ -110,6 +156,9 @@ class LeRobotTeleop:
         return Said(None, np.concatenate([linear, np.zeros(3)]), time.time_ns())
 
     def close(self) -> None:
-        """Let go of it."""
-        if self._device.is_connected:
-            self._device.disconnect()
+        """Let go of it; one that was unplugged hears nothing of that."""
+        with suppress(Exception):
+            if self._device.is_connected:
+                self._device.disconnect()
+        if self._leader is not None:
+            self._leader.close()

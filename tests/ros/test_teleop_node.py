@@ -39,4 +39,4 @@ def test_a_leader_arm_says_its_joints_in_our_units(start, twin, tmp_path, peer):
 def test_one_that_is_not_there_refuses_in_one_line(start, tmp_path, peer):
     process = start("teleop_node", port="/dev/nowhere", calibration=tmp_path)
     assert not peer.change("teleop", "configure")
-    assert "teleoperator so101_leader does not connect" in process.errors[0]
+    assert "teleoperator so101_leader: port /dev/nowhere does not exist" in process.errors[0]
