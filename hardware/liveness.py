@@ -34,10 +34,6 @@ class Liveness:
         self._names, self._allowed, self._lately_ns = spec.names, tracking_rad, round(tracking_s * 1e9)
         self._arm = np.array([not joint.gripper for joint in spec.joints])
         self._fastest = np.array([joint.velocity for joint in spec.joints]) * _FASTER
-        self.restart()
-
-    def restart(self) -> None:
-        """Nothing was asked yet, and the arm may be anywhere."""
         self._asked: deque[tuple[int, Array]] = deque()
         self._seen: tuple[int, Array] | None = None
         self.error_rad, self.lost = 0.0, False

@@ -71,7 +71,7 @@ class Ros2ControlArm:
     ) -> None:
         self.spec, self.config, self._lock = spec, config, Lock()
         self._grippers = np.array([joint.gripper for joint in spec.joints])
-        self._liveness = Liveness(spec, config.tracking_rad, config.tracking_s)
+        self._liveness = self._watch()
         self._latched = ""
         self._motion: _Motion | None = None
         self._held: Array | None = None
@@ -92,6 +92,10 @@ class Ros2ControlArm:
         except BaseException:
             self.close()
             raise
+
+    def _watch(self) -> Liveness:
+        """What asks nothing of the past."""
+        return Liveness(self.spec, self.config.tracking_rad, self.config.tracking_s)
 
     def _connect(self, node: Any, raw: Decode | None, compressed: Decode | None) -> None:
         heard = self._node.resolve_topic_name(self.config.joint_states)
@@ -178,13 +182,20 @@ class Ros2ControlArm:
             Fault: it is not well yet.
         """
         with self._lock:
-            self._liveness.restart()
-            if wrong := self._wrong():
-                self._latched = wrong
-                raise Fault(wrong)
-            if outside := shut_out(self.spec, self._sensed().joints):
-                raise Fault(outside)
+            before, self._liveness = self._liveness, self._watch()
+            try:
+                self._look_again()
+            except Fault:
+                self._liveness = before  # an encoder that was lost still is
+                raise
             self._latched, self._motion, self._held = "", None, None
+
+    def _look_again(self) -> None:
+        if wrong := self._wrong():
+            self._latched = wrong
+            raise Fault(wrong)
+        if outside := shut_out(self.spec, self._sensed().joints):
+            raise Fault(outside)
 
     def command(self, targets: Array) -> Array:
         """Send joint targets (J,) [rad], within the position limits; returns what was sent.

@@ -194,6 +194,24 @@ def test_a_person_may_let_it_go_on_once_all_is_well(arm, toy):
     until(lambda: np.abs(toy.plant.position - here - 0.3).max() < 0.01)
 
 
+def test_a_refused_recover_does_not_forget_that_the_encoder_is_lost(arm, toy):
+    drive(arm, np.array(list(REST.values())) + 0.1, 0.3)
+    toy.offset[2] = 2 * np.pi
+    until(lambda: arm.fault)
+    with pytest.raises(Fault, match="exclude where the arm is: elbow_flex"):
+        arm.recover()
+    held = toy.plant.position.copy()
+    for _ in range(10):  # nobody knows where the joint is: any place to hold it at may be far away
+        arm.hold()
+        time.sleep(PERIOD_S)
+    np.testing.assert_allclose(toy.plant.position, held, atol=0.02)
+    toy.offset[2] = 0.0
+    time.sleep(0.1)
+    arm.recover()
+    arm.hold()
+    assert arm.fault == ""
+
+
 def test_a_gripper_that_closes_on_something_is_no_fault(arm, toy):
     toy.plant.blocked[5] = True
     drive(arm, np.array(list(REST.values())) + np.array([0, 0, 0, 0, 0, -0.6]), 0.6)
