@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from itertools import chain
 from threading import Lock
 from typing import Any
 
@@ -16,19 +17,13 @@ from vla_rl.robot import Sensed
 from vla_rl.types import Array
 
 MAX_SKEW_S = 0.5  # content of another time: the clocks of two hosts differ
-
-
-@dataclass
-class _Heard:
-    """What a publisher said last: serialised until somebody asks, when it came, and when it was decoded."""
-
-    data: bytes
-    at_ns: int
-    new: bool = True
+_NAMELESS = 256  # messages kept between two looks where nobody tells whose they are (Jazzy's rclpy)
 
 
 class JointStates:
     """Subscribes joint states; a broadcaster at 1 kHz costs no more than one at 30 Hz, for only what is asked is read.
+
+    That is the newest of each publisher, or all that came where the middleware does not tell them apart.
 
     Args:
         node: whose subscription it is; somebody spins it.
@@ -42,7 +37,7 @@ class JointStates:
 
     def __init__(self, node: Any, topic: str, names: Sequence[str], qos: Any) -> None:
         self._node, self._names, self._lock = node, list(names), Lock()
-        self._heard: dict[bytes, _Heard] = {}
+        self._heard: dict[bytes, deque[tuple[int, bytes]]] = {}  # of each publisher: when it came, still serialised
         self._positions, self._velocities = np.full(len(names), np.nan), np.zeros(len(names))
         self._stamps, self._came = np.zeros(len(names), np.int64), np.zeros(len(names), np.int64)
         self._others: set[str] = set()
@@ -52,7 +47,8 @@ class JointStates:
     def _take(self, data: bytes, info: Any) -> None:
         publisher = bytes((info.get("publisher_gid") or {}).get("data", b""))
         with self._lock:
-            self._heard[publisher] = _Heard(data, time.monotonic_ns())
+            kept = self._heard.setdefault(publisher, deque(maxlen=1 if publisher else _NAMELESS))
+            kept.append((time.monotonic_ns(), data))
 
     def sensed(self) -> Sensed | None:
         """All joints; the stamp is the oldest one's. None until every joint was heard."""
@@ -88,12 +84,11 @@ class JointStates:
     def _read(self) -> None:
         """Take over what came since the last time."""
         with self._lock:
-            new = [heard for heard in self._heard.values() if heard.new]
-            for heard in new:
-                heard.new = False
-        for heard in sorted(new, key=lambda each: each.at_ns):
+            new = sorted(chain.from_iterable(self._heard.values()))
+            self._heard.clear()
+        for at_ns, data in new:
             try:
-                self._merge(deserialize_message(heard.data, JointState), heard.at_ns)
+                self._merge(deserialize_message(data, JointState), at_ns)
             except ValueError:
                 self.refused += 1
 

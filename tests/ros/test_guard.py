@@ -113,6 +113,20 @@ def test_a_second_publisher_is_not_mixed_in_and_may_follow_once_the_first_is_gon
         arm.take(HOME)
 
 
+def test_where_nobody_can_tell_who_commands_nobody_is_followed_and_the_arm_is_held():
+    arm = Arm()
+    swing(arm, 10)
+    for _ in range(3):
+        with pytest.raises(ValueError, match="several publishers of commands"):
+            arm.take(HOME + 1.0, b"")
+        arm.silence(1)
+    assert arm.guard.holding
+    assert arm.guard.strangers == 3
+    arm.guard.release()
+    with pytest.raises(ValueError, match="several publishers of commands"):
+        arm.take(HOME, b"")
+
+
 @pytest.mark.parametrize("bad", [np.full(6, np.nan), np.zeros(5), np.full(6, np.inf)])
 def test_a_command_that_is_none_is_refused_and_does_not_end_the_silence(bad):
     arm = Arm()

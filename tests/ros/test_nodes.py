@@ -11,6 +11,8 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.srv import DescribeParameters
 from rclpy.lifecycle import LifecycleNode
+from rclpy.serialization import serialize_message
+from std_msgs.msg import String
 
 import vla_rl.ros
 from vla_rl.ros import qos
@@ -102,3 +104,30 @@ def test_every_reason_of_a_rejection_is_logged_once_whatever_its_numbers_and_few
         node.reject("joint_commands", f"unknown joint '{letter}'")
     assert len(node.logged) < 8
     assert node.rejected == {"joint_commands": 49, "human/command": 20}
+
+
+class Listening(NodeMixin):
+    """Subscribes to one topic, which so many others publish."""
+
+    def __init__(self, *publishers):
+        self._heard, self._there, self.came = {}, publishers, []
+        self.subscribe(String, "words", lambda message, receipt: self.came.append(receipt.publisher), qos.EVERY)
+
+    def create_subscription(self, kind, topic, receive, profile, raw):
+        self.hear = lambda info: receive(serialize_message(String(data="go")), info)
+
+    def resolve_topic_name(self, topic):
+        return f"/{topic}"
+
+    def get_publishers_info_by_topic(self, topic):
+        assert topic == "/words"
+        return [SimpleNamespace(endpoint_gid=list(gid)) for gid in self._there]
+
+
+def test_a_publisher_that_the_middleware_does_not_tell_is_the_only_one_there_is_or_nobody():
+    """Jazzy's rclpy has no `publisher_gid`."""
+    for there, known in (((), b""), ((b"one",), b"one"), ((b"one", b"two"), b"")):
+        node = Listening(*there)
+        for info in ({}, {"publisher_gid": None}, {"publisher_gid": {"data": b"told"}}):
+            node.hear(info)
+        assert node.came == [known, known, b"told"]

@@ -80,17 +80,20 @@ class Guard:
 
         Args:
             targets: what was commanded, (J,) [rad].
-            publisher: who commanded it.
+            publisher: who commanded it; empty where that is not known.
             stamp_ns: when, robot clock.
             now_ns: when it came, monotonic clock.
 
         Raises:
-            ValueError: of another publisher than the one followed, older than the silence that is allowed or from the
-                future, not finite, or before the robot was ever sensed.
+            ValueError: of another publisher than the one followed or of nobody knows which, older than the silence
+                that is allowed or from the future, not finite, or before the robot was ever sensed.
         """
         with self._lock:
             if now_ns < self._deaf_until_ns:
                 raise ValueError("the robot was reset a moment ago: the command was meant for another scene")
+            if not publisher:
+                self.strangers += 1
+                raise ValueError("several publishers of commands, and no telling whose this is: none is followed")
             if publisher != (self.publisher or publisher):
                 self.strangers += 1
                 raise ValueError("a second publisher of commands: its commands are not mixed in")

@@ -37,7 +37,7 @@ class Receipt:
 
     Attributes:
         received_ns: monotonic time [ns].
-        publisher: identity of its publisher, empty where the middleware does not tell.
+        publisher: identity of its publisher, empty where nobody can tell.
         size: as it was sent [bytes].
     """
 
@@ -128,7 +128,8 @@ class NodeMixin:
         heard = self._heard[topic] = Heard()
 
         def receive(data: bytes, info: Any) -> None:
-            receipt = Receipt(time.monotonic_ns(), bytes((info.get("publisher_gid") or {}).get("data", b"")), len(data))
+            received_ns = time.monotonic_ns()
+            receipt = Receipt(received_ns, self._sender(topic, info), len(data))
             heard.count, heard.last_ns = heard.count + 1, receipt.received_ns
             try:
                 if len(data) > max_bytes:
@@ -138,6 +139,13 @@ class NodeMixin:
                 self.reject(topic, str(error))
 
         return self.create_subscription(kind, topic, receive, qos, raw=True, **options)
+
+    def _sender(self: Any, topic: str, info: Any) -> bytes:
+        """Identity of a message's publisher. Jazzy's rclpy does not tell it: then that of the only one there is."""
+        if told := bytes((info.get("publisher_gid") or {}).get("data", b"")):
+            return told
+        there = self.get_publishers_info_by_topic(self.resolve_topic_name(topic))
+        return bytes(there[0].endpoint_gid) if len(there) == 1 else b""
 
     def reject(self: Any, topic: str, reason: str) -> None:
         """Count a message that was rejected, and say so now and then."""
