@@ -4,12 +4,14 @@ import json
 
 import numpy as np
 import pytest
+from diagnostic_msgs.msg import DiagnosticArray
 from sensor_msgs.msg import JointState
 
 from vla_rl.build_arm import make_twin
+from vla_rl.hardware.twin.faults import Fault
 from vla_rl.hardware.twin.twin import TwinConfig
 from vla_rl.robot import arm_spec
-from vla_rl.ros import messages
+from vla_rl.ros import messages, qos
 
 pytestmark = pytest.mark.alone
 
@@ -33,6 +35,24 @@ def test_a_leader_arm_says_its_joints_in_our_units(start, twin, tmp_path, peer):
     peer.until(lambda: said)
     assert messages.joints_of(said[-1], SPEC.names) == pytest.approx(pose, abs=0.01)
     assert peer.change("teleop", "deactivate")
+    process.stop()
+
+
+def test_a_leader_that_is_unplugged_is_told_as_long_as_it_is(start, twin, tmp_path, peer):
+    process = start("teleop_node", port=twin.leader_port, id="hand", calibration=tmp_path)
+    told = peer.hear(DiagnosticArray, "/diagnostics", qos.EVERY)
+    assert peer.change("teleop", "configure"), process.log
+    assert peer.change("teleop", "activate"), process.log
+
+    def summary():
+        return next((s.message for m in reversed(told) for s in m.status if s.name == "/teleop"), "")
+
+    peer.until(lambda: summary() == "running")
+    twin.faults([Fault("gone")], arm="leader")
+    peer.until(lambda: "so101_leader has said nothing for" in summary())
+    count = len(told)
+    peer.until(lambda: len(told) > count + 2)
+    assert "so101_leader has said nothing for" in summary()
     process.stop()
 
 

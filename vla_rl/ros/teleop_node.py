@@ -5,6 +5,7 @@ hil_node's devices `leader` and `twist` listen there. A device that falls silent
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from threading import Event, Thread
 from typing import Any
@@ -20,6 +21,8 @@ from vla_rl.ros.arm_settings import mapping
 from vla_rl.ros.node import OK, WARNING, Health, LifecycleNode
 from vla_rl.ros.node import main as run
 from vla_rl.ros.parameters import parameter
+
+SILENT_S, SLOW = 0.5, 3.0  # a device that says nothing for longer, and for so many of its periods, is named
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class TeleopNode(LifecycleNode):
         self._stopping = Event()
         self._thread: Thread | None = None
         self._device: Any = None
-        self._told = self._missed = 0
+        self._told = self._missed = self._heard_ns = 0
         super().__init__("teleop", **options)
 
     def accept(self, config: TeleopConfig) -> None:
@@ -66,6 +69,7 @@ class TeleopNode(LifecycleNode):
         self._joints = self.create_publisher(JointState, "leader/joint_states", qos.OFFER) if leads else None
         self._twist = None if leads else self.create_publisher(TwistStamped, "human/twist", qos.OFFER)
         self._stopping.clear()
+        self._heard_ns = time.monotonic_ns()
         self._thread = Thread(target=self.guarded(self._run), name="teleop")
         self._thread.start()
 
@@ -80,7 +84,7 @@ class TeleopNode(LifecycleNode):
                 self.warn(str(error), "device")
 
     def _tell(self, said: Any) -> None:
-        self._told += 1
+        self._told, self._heard_ns = self._told + 1, time.monotonic_ns()
         if self._joints is not None:
             self._joints.publish(messages.joint_state(self._spec.names, said.joints, said.stamp_ns))
         if self._twist is not None:
@@ -111,9 +115,15 @@ class TeleopNode(LifecycleNode):
         self.cleanup()
 
     def health(self) -> Health:
-        """How often it was read."""
+        """How often it was read, and whether it still is."""
         values: dict[str, object] = {"said": self._told, "missed": self._missed}
-        return Health(WARNING if self._missed and not self._told else OK, "running", values)
+        if not self.active:
+            return Health(OK, "not active", values)
+        silent_s = (time.monotonic_ns() - self._heard_ns) * 1e-9
+        if silent_s > max(SILENT_S, SLOW / self.config.rate):
+            silence = f"{self.config.driver} has said nothing for {silent_s:.1f} s: is it plugged in and powered?"
+            return Health(WARNING, silence, values)
+        return Health(OK, "running", values)
 
 
 def main() -> int:
