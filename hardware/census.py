@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Container, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,14 +41,16 @@ def check(bus: Any, forgiven: Container[str] = ()) -> None:
     answers = {number: ping(bus, number) for number in ids}
     missing = [n for n, answer in answers.items() if answer.servos == 0]
     if len(missing) == len(ids):
-        raise ValueError(f"no servo answers on {bus.port}: {_elsewhere(bus, ids)}")
-    double = [n for n, answer in answers.items() if answer.servos > 1]
+        reason = _elsewhere(bus, ids, missing) or "is the arm's power on, and is this its port?"
+        raise ValueError(f"no servo answers on {bus.port}: {reason}")
+    double = [n for n, a in answers.items() if a.servos > 1 or (missing and a.servos and _together(bus, n, ids[n]))]
     if double:
-        raise ValueError(f"several servos on {bus.port} have the id {_listed(double, ids)}: "
+        none = f", and none {_listed(missing, ids)}" if missing else ""
+        raise ValueError(f"several servos on {bus.port} have the id {_listed(double, ids)}{none}: "
                          "give each its own with lerobot-setup-motors")  # fmt: skip
     if missing:
-        raise ValueError(f"no answer from servo {_listed(missing, ids)} on {bus.port}: "
-                         "check its cable and the one before it")  # fmt: skip
+        reason = _elsewhere(bus, ids, missing) or "check its cable and the one before it"
+        raise ValueError(f"no answer from servo {_listed(missing, ids)} on {bus.port}: {reason}")
     ill = [wrong(n, ids[n], answer.error, ids[n] in forgiven) for n, answer in answers.items()]
     if any(ill):
         raise ValueError(f"{'; '.join(filter(None, ill))}: power the arm off and on again")
@@ -82,9 +85,20 @@ def _check_models(bus: Any) -> None:
 
 def ping(bus: Any, number: int, tries: int = TRIES) -> Answer:
     """Who answers to an id."""
+    return _answer(bus, Packet(number, Instruction.PING), tries)
+
+
+def _together(bus: Any, number: int, name: str) -> bool:
+    """Whether several servos have an id: what they answer to a ping is the same, where they are is not."""
+    register = bus.model_ctrl_table[bus.motors[name].model]["Present_Position"]
+    return _answer(bus, Packet(number, Instruction.READ, bytes(register))).servos > 1
+
+
+def _answer(bus: Any, question: Packet, tries: int = TRIES) -> Answer:
+    """Who answers to a question, of as many servos as have its id."""
     anything = False
     for _ in range(tries):
-        data = _ask(bus.port_handler.ser, Packet(number, Instruction.PING).encode())
+        data = _ask(bus.port_handler.ser, question.encode())
         answers = Decoder().feed(data)
         if len(answers) == 1 and len(data) == len(answers[0].encode()):
             return Answer(1, answers[0].code)
@@ -111,17 +125,16 @@ def _ask(serial: Any, packet: bytes) -> bytes:
     return data
 
 
-def _elsewhere(bus: Any, ids: dict[int, str]) -> str:
-    """At which other speed they do answer, or what else may be wrong."""
+def _elsewhere(bus: Any, ids: dict[int, str], missing: Iterable[int]) -> str:
+    """At which other speed those that are missing do answer; "" at none."""
     usual = bus.get_baudrate()
-    for baud in bus.available_baudrates:
-        if baud != usual:
-            try:
+    try:
+        for baud in bus.available_baudrates:
+            with suppress(RuntimeError, OSError, ValueError):
                 bus.set_baudrate(baud)
-            except (RuntimeError, OSError, ValueError):
-                continue
-            heard = [n for n in ids if ping(bus, n, 1).servos]
-            if heard:
-                return f"servo {_listed(heard, ids)} speaks {baud} baud, not {usual}: run lerobot-setup-motors"
-    bus.set_baudrate(usual)
-    return "is the arm's power on, and is this its port?"
+                heard = [n for n in missing if baud != usual and ping(bus, n, 1).servos]
+                if heard:
+                    return f"servo {_listed(heard, ids)} speaks {baud} baud, not {usual}: run lerobot-setup-motors"
+    finally:
+        bus.set_baudrate(usual)
+    return ""
