@@ -132,6 +132,9 @@ def camera_config(name: str, settings: Mapping[str, Any]) -> Any:
     from lerobot.cameras.opencv import OpenCVCameraConfig  # registers "opencv"
     from lerobot.cameras.zmq import ZMQCameraConfig  # registers "zmq"
 
+    if not isinstance(settings, Mapping):
+        example = f"{{{name}: {{type: opencv, index_or_path: 0, width: 640, height: 480, fps: 30}}}}"
+        raise ValueError(f"camera {name} is {settings!r}, where its settings are expected: {example} for one")
     known = {OpenCVCameraConfig, ZMQCameraConfig} and CameraConfig.get_known_choices()
     if settings.get("type") not in known:
         raise ValueError(f"camera {name} is of type '{settings.get('type')}'; there are: {', '.join(sorted(known))}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy as np
 from vla_rl.hardware.cameras import open_cameras
 from vla_rl.hardware.lerobot_arm import LeRobotConfig
 from vla_rl.hardware.lerobot_driver import Driver, MissedError, make_driver
-from vla_rl.hardware.ports import check_port, ports
+from vla_rl.hardware.ports import check_port, lacks_port, ports
 from vla_rl.hardware.servo_driver import ServoDriver
 from vla_rl.robot import Fault, Robot
 from vla_rl.types import RobotSpec
@@ -36,13 +36,23 @@ class Note:
 def checkup(spec: RobotSpec, config: LeRobotConfig) -> Iterator[Note]:
     """Port, servos, calibration, pose and cameras of an arm; it ends where the next cannot be asked."""
     try:
-        settings = {**config.settings, "port": config.settings.get("port") or find_port(spec, config)}
-        driver = make_driver(config.driver, settings)
+        driver = make_driver(config.driver, with_port(spec, config).settings)
     except ValueError as error:
         yield Note("port", False, str(error))
     else:
         yield from _of_servos(driver, spec) if isinstance(driver, ServoDriver) else _of_any(driver, spec)
     yield from _of_cameras(config.cameras)
+
+
+def with_port(spec: RobotSpec, config: LeRobotConfig) -> LeRobotConfig:
+    """The same with the port on which the arm is, where it needs one and none is given.
+
+    Raises:
+        ValueError: as `find_port`.
+    """
+    if not lacks_port("robot", config.driver, config.settings):
+        return config
+    return replace(config, settings={**config.settings, "port": find_port(spec, config)})
 
 
 def find_port(spec: RobotSpec, config: LeRobotConfig) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from vla_rl.hardware.lerobot_driver import one_line, teleoperator_config
+from vla_rl.hardware.ports import check_port, lacks_port
 from vla_rl.hardware.servo_driver import ServoDriver
 from vla_rl.types import Array, RobotSpec
 
@@ -35,8 +36,9 @@ class Said:
 
 
 class _Leader(ServoDriver):
-    """A leader arm's servos. Nothing is written to any before they were found to be the leader's, and nobody else's:
-    behind a wrong port may be an arm that its torque holds up.
+    """A leader arm's servos. Nothing is written to any before they were found to be the leader's.
+
+    Behind a wrong port may be an arm that its torque holds up.
     """
 
     @property
@@ -87,10 +89,18 @@ class LeRobotTeleop:
         from lerobot.teleoperators import make_teleoperator_from_config
 
         self._spec, self.kind = spec, kind
+        if lacks_port("teleoperator", kind, settings):
+            check_port("")
+        config = teleoperator_config(kind, settings)
         try:
-            self._device = make_teleoperator_from_config(teleoperator_config(kind, settings))
+            self._device = make_teleoperator_from_config(config)
         except ImportError as error:
             raise ValueError(f"teleoperator {kind}: {one_line(error)}") from error
+        except Exception as error:  # all that LeRobot reads by then is its calibration
+            raise ValueError(
+                f"teleoperator {kind}: {one_line(error)}; is its calibration, {config.id}.json, damaged? "
+                "Then remove it, and run lerobot-calibrate"
+            ) from error
         self._leader: _Leader | None = None
         self._names = [joint.lerobot_name for joint in spec.joints]
         self.leads = self._check_features()

@@ -6,6 +6,9 @@ import glob
 import grp
 import os
 import stat
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +44,28 @@ def check_port(path: str) -> str:
             f"run: sudo usermod -aG {group} $USER, and log in again"
         )
     return path
+
+
+def lacks_port(what: str, kind: str, settings: Mapping[str, Any]) -> bool:
+    """Whether LeRobot's configuration of a robot or teleoperator needs a port that the settings leave out.
+
+    Args:
+        what: "robot" or "teleoperator".
+        kind: LeRobot's name of it.
+        settings: fields of its configuration class.
+    """
+    from lerobot import robots, teleoperators
+
+    from vla_rl.hardware.lerobot_driver import robot_config, teleoperator_config
+
+    if settings.get("port"):
+        return False
+    robot = what == "robot"
+    with suppress(ValueError):  # it is asked for what makes it known
+        (robot_config if robot else teleoperator_config)(kind, settings)
+    known = (robots.RobotConfig if robot else teleoperators.TeleoperatorConfig).get_known_choices()
+    needed = {field.name for field in fields(known[kind]) if field.default is MISSING} if kind in known else set()
+    return "port" in needed
 
 
 def tune(handler: Any) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from math import degrees
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 ARMS = ("lerobot", "ros2_control")
 EXITS = ("hold", "lower", "release")
+_ASKED_AS = {"cameras": "camera_devices"}  # what the command line and robot_node call it
 
 
 @dataclass(frozen=True)
@@ -69,8 +71,12 @@ def make_arm(config: ArmConfig, node: Any = None, say: Callable[[str], None] = p
     if config.robot == "ros2_control":
         return _make_ros2_control_arm(config, node)
     from vla_rl.hardware.lerobot_arm import LeRobotArm
+    from vla_rl.hardware.ports import check_port, lacks_port
 
-    return LeRobotArm(arm_spec(config.arm), lerobot_config(config), say)
+    lerobot = lerobot_config(config)
+    if lacks_port("robot", lerobot.driver, lerobot.settings):
+        check_port("")
+    return LeRobotArm(arm_spec(config.arm), lerobot, say)
 
 
 def checkup(config: ArmConfig) -> Iterator[Note]:
@@ -91,11 +97,11 @@ def self_test(config: ArmConfig, say: Callable[[str], None]) -> Iterator[Note]:
     Raises:
         ValueError: the arm cannot be used as it is.
     """
-    from vla_rl.hardware.checkup import find_port, self_test
+    from vla_rl.hardware.checkup import self_test, with_port
     from vla_rl.robot import arm_spec
 
-    port = config.port or find_port(arm_spec(config.arm), lerobot_config(config))
-    arm = make_arm(replace(config, port=port, at_exit="lower", cameras={}), say=say)
+    settings = with_port(arm_spec(config.arm), lerobot_config(config)).settings
+    arm = make_arm(replace(config, settings=settings, at_exit="lower", cameras={}), say=say)
     try:
         yield from self_test(arm, say)
     finally:
@@ -110,16 +116,36 @@ def make_teleop(spec: RobotSpec, kind: str, settings: Mapping[str, Any]) -> LeRo
 
 
 def lerobot_config(config: ArmConfig) -> LeRobotConfig:
-    """The same for LeRobot's driver, filled from the arm's file."""
+    """The same for LeRobot's driver, filled from the arm's file.
+
+    Raises:
+        ValueError: `rest` names no joint of the arm, or is no place within its limits.
+    """
     from vla_rl.hardware.lerobot_arm import LeRobotConfig
     from vla_rl.robot import arm_section, arm_spec
 
-    name, section = arm_spec(config.arm).name, arm_section(config.arm, "lerobot")
-    own = {"port": config.port, "id": config.id or name, "calibration_dir": config.calibration}
-    settings = {**section.get("settings", {}), **own, **config.settings}
-    driver = config.driver or section.get("driver", f"{name}_follower")
+    spec, section = arm_spec(config.arm), arm_section(config.arm, "lerobot")
+    _check_rest(config.rest, spec)
+    own = {"port": config.port, "id": config.id, "calibration_dir": config.calibration}
+    given = {name: value for name, value in own.items() if value}
+    settings = {"id": spec.name, **section.get("settings", {}), **given, **config.settings}
+    driver = config.driver or section.get("driver", f"{spec.name}_follower")
     cameras = config.cameras or section.get("cameras", {})
     return LeRobotConfig(driver, settings, cameras, config.at_exit, config.rest, config.silence_s)
+
+
+def _check_rest(rest: Mapping[str, float], spec: RobotSpec) -> None:
+    """Refuse a resting pose that would not be gone to: the torque would be cut somewhere else."""
+    from vla_rl.hardware.liveness import SHUT_OUT_RAD
+
+    limits = {joint.name: (joint.low, joint.high) for joint in spec.joints}
+    for name, angle in rest.items():
+        if name not in limits:
+            raise ValueError(f"rest: '{spec.name}' has no joint '{name}'; there are: {', '.join(limits)}")
+        low, high = limits[name]
+        if not low - SHUT_OUT_RAD <= angle <= high + SHUT_OUT_RAD:  # true of NaN
+            raise ValueError(f"rest: {name} at {degrees(angle):.1f} degrees is outside its limits, "
+                             f"{degrees(low):.1f} to {degrees(high):.1f}")  # fmt: skip
 
 
 def _make_ros2_control_arm(config: ArmConfig, node: Any) -> Robot:
@@ -128,6 +154,11 @@ def _make_ros2_control_arm(config: ArmConfig, node: Any) -> Robot:
     from vla_rl.robot import arm_section, arm_spec
     from vla_rl.ros import messages
 
+    plain = ArmConfig(config.robot, config.arm)
+    idle = [_ASKED_AS.get(f.name, f.name) for f in fields(config) if getattr(config, f.name) != getattr(plain, f.name)]
+    if idle:
+        raise ValueError(f"robot ros2_control does nothing with {', '.join(idle)}, leave it out: its controllers hold "
+                         "the arm at the end, and its topics are in the arm's file")  # fmt: skip
     spec = arm_spec(config.arm)
     topics = Ros2ControlConfig.from_dict(arm_section(config.arm, "ros2_control"), spec, config.arm)
     return Ros2ControlArm(spec, topics, messages.image_of, messages.compressed_of, node)

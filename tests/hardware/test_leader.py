@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from twin_desk import SPEC, Desk
+from twin_desk import SPEC, Desk, until
 
 from vla_rl.hardware.lerobot_teleop import LeRobotTeleop
 from vla_rl.hardware.twin.faults import Fault
@@ -67,6 +67,17 @@ def test_a_port_that_cannot_be_used_is_named_with_what_to_do(desk, lead, monkeyp
     refused(lead, "permission denied on port .*: it belongs to the group .*usermod -aG")
 
 
+def test_without_a_port_it_says_which_there_are():
+    with pytest.raises(ValueError, match=r"no port is given; .*serial port"):
+        LeRobotTeleop(SPEC, "so101_leader", {"port": ""})
+
+
+@pytest.mark.parametrize("content", ["{", '{"gripper": {"colour": 3}}'], ids=["no JSON", "other keys"])
+def test_a_damaged_calibration_is_named(desk, lead, content):
+    (desk.folder / "hand.json").write_text(content)
+    refused(lead, "hand.json, damaged.*lerobot-calibrate")
+
+
 def test_units_are_never_guessed(lead):
     refused(lead, "shoulder_pan is in -100..100 .*, the arm's file says degrees", use_degrees=False)
 
@@ -99,6 +110,5 @@ def test_one_that_was_unplugged_can_be_let_go_of(desk, lead):
     leader = lead()
     desk.twin.faults([Fault("gone")], arm="leader")
     with pytest.raises(ConnectionError, match="teleoperator so101_leader"):
-        for _ in range(1000):
-            leader.read()
+        until(lambda: leader.read() is None)
     leader.close()

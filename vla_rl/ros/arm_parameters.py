@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import radians
+from typing import Any
 
 from vla_rl import build, build_arm
 from vla_rl.ros.arm_settings import mapping
@@ -30,11 +31,18 @@ class ArmParameters:
         """The same as data.
 
         Raises:
-            ValueError: a text that is no mapping.
+            ValueError: a text that is no mapping, or a resting pose that is no angles.
         """
-        rest = {name: radians(float(angle)) for name, angle in mapping("rest", self.rest).items()}
+        rest = {name: _radians(name, angle) for name, angle in mapping("rest", self.rest).items()}
         return build_arm.ArmConfig(
             self.robot, self.arm, self.driver, self.port, self.id, self.calibration,
             mapping("settings", self.settings), mapping("camera_devices", self.camera_devices),
             self.at_exit, rest, self.silence_s,
         )  # fmt: skip
+
+
+def _radians(joint: str, angle: Any) -> float:
+    try:
+        return radians(float(angle))
+    except (TypeError, ValueError):
+        raise ValueError(f"rest: {joint} is {angle!r}, not degrees; {{shoulder_lift: -100}} for one") from None
