@@ -122,7 +122,7 @@ class TeleopNode(LifecycleNode):
         silent_s = (time.monotonic_ns() - self._heard_ns) * 1e-9
         if silent_s > max(SILENT_S, SLOW / self.config.rate):
             silence = f"{self.config.driver} has said nothing for {silent_s:.1f} s: is it plugged in and powered?"
-            return Health(WARNING, silence, values)
+            return Health(WARNING, f"{silence} After it was unplugged, configure teleop anew", values)
         return Health(OK, "running", values)
 
 
