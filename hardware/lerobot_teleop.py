@@ -66,6 +66,10 @@ class _Leader(ServoDriver):
             raise ValueError(str(error) if isinstance(error, ValueError) else one_line(error)) from error
         return replace(spec, joints=tuple(fitted.get(joint.name, joint) for joint in spec.joints))
 
+    def said(self) -> Mapping[str, float]:
+        """What it says, asked on a clean line; errors as `Driver.read`."""
+        return self._asked(self.robot.get_action, 0)
+
     def close(self) -> None:
         """Close the port, also of one that was unplugged."""
         with suppress(Exception):
@@ -156,7 +160,7 @@ class LeRobotTeleop:
             ConnectionError: nothing; ask again.
         """
         try:
-            action = self._device.get_action()
+            action = self._device.get_action() if self._leader is None else self._leader.said()
         except Exception as error:
             raise ConnectionError(f"teleoperator {self.kind}: {one_line(error)}") from error
         if self.leads:

@@ -96,6 +96,19 @@ def test_leader_and_follower_in_one_pose_say_the_same_joints(desk, lead, shift):
     desk.twin.carry(None)
 
 
+def test_bytes_that_are_damaged_cost_a_reading_and_no_more(desk, lead):
+    leader, missed, here = lead(), 0, desk.twin.joints("leader")
+    desk.twin.faults([Fault("damage", rate=0.03)], arm="leader")
+    for _ in range(60):
+        try:
+            leader.read()
+        except ConnectionError:
+            missed += 1
+    assert missed
+    desk.twin.faults([], arm="leader")
+    assert leader.read().joints == pytest.approx(here, abs=0.01)
+
+
 def test_the_trigger_of_a_leader_need_not_open_as_wide_as_a_gripper(desk, lead):
     calibration = desk.twin.calibration("leader")
     with desk.twin.lock:
@@ -106,9 +119,10 @@ def test_the_trigger_of_a_leader_need_not_open_as_wide_as_a_gripper(desk, lead):
     assert lead().leads
 
 
-def test_one_that_was_unplugged_can_be_let_go_of(desk, lead):
+def test_one_that_was_unplugged_is_named_and_can_be_let_go_of(desk, lead):
     leader = lead()
     desk.twin.faults([Fault("gone")], arm="leader")
-    with pytest.raises(ConnectionError, match="teleoperator so101_leader"):
-        until(lambda: leader.read() is None)
+    for _ in range(2):
+        with pytest.raises(ConnectionError, match=r"teleoperator so101_leader: port .* is gone"):
+            until(lambda: leader.read() is None)
     leader.close()
