@@ -233,8 +233,13 @@ def make_driver(kind: str, settings: Mapping[str, Any]) -> Driver:
     _keep_torque(config)
     try:
         robot = make_robot_from_config(config)
-    except Exception as error:
+    except ImportError as error:
         raise ValueError(f"{kind}: {one_line(error)}") from error
+    except Exception as error:  # all that LeRobot reads by then is its calibration
+        raise ValueError(
+            f"{kind}: {one_line(error)}; is its calibration, {config.id}.json, damaged? "
+            "Then remove it, and run lerobot-calibrate"
+        ) from error
     driver = ServoDriver if isinstance(getattr(robot, "bus", None), SerialMotorsBus) else Driver
     return driver(robot, kind)
 

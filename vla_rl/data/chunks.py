@@ -172,8 +172,7 @@ class ChunkDataset:
     def ahead(self, indices: NDArray[np.int64]) -> NDArray[np.float64]:
         """Where the steps of chunks lie, (B, H), in rows; past an episode's last row they are padding."""
         rows = self.rows[np.asarray(indices)]
-        steps: NDArray[np.float64] = rows[:, None] + self._pace[rows][:, None] * np.arange(self.horizon)
-        return steps
+        return np.asarray(rows[:, None] + self._pace[rows][:, None] * np.arange(self.horizon), np.float64)
 
     def _index(self) -> None:
         """Row tables: episode starts (E + 1,), and for each row its episode, its place in it and its task."""
@@ -251,7 +250,7 @@ def _paces(pace: float | Sequence[float], lengths: Sequence[int]) -> NDArray[np.
     each = [float(pace)] * len(lengths) if isinstance(pace, (int, float)) else [float(value) for value in pace]
     if len(each) != len(lengths) or not all(0.0 < value < float("inf") for value in each):
         raise ValueError(f"pace must be positive, one for all data sets or one for each of {len(lengths)}: got {pace}")
-    return np.repeat(each, lengths)
+    return np.repeat(np.asarray(each, np.float64), lengths)
 
 
 def _proposed(cache: FrameCache, column: str) -> NDArray[np.float32]:
