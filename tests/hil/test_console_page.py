@@ -156,8 +156,8 @@ def test_a_page_whose_network_queues_what_it_says_does_not_drive(page, feeder):
     )
     page.click("#take_over")
     page.keyboard.down("KeyW")
+    until(page, lambda: any("s behind: it does not drive" in each.text for each in feeder.desk.view().messages))
     until(page, lambda: feeder.desk.stranded)
-    assert any("s behind: it does not drive" in message.text for message in feeder.desk.view().messages)
     page.wait_for_timeout(1000)
     assert feeder.desk.stranded
     assert feeder.commands == []

@@ -1,4 +1,7 @@
-"""A correction session on the twin: somebody takes over with the leader arm, does the task, marks it; recorded."""
+"""A correction session on the twin: somebody takes over with the leader arm, does the task, marks it.
+
+It is recorded, checked byte by byte, and improved from: a few steps of HG-DAgger, to see that the way is open.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +15,14 @@ from vla_rl.bench.on_twin.bench_arm import a_twin
 from vla_rl.bench.on_twin.episodes import FIRST_SEED, POLICY, Desk
 from vla_rl.data.sessions import dataset_of
 from vla_rl.hardware.twin.process import TwinProcess
+from vla_rl.learn.improve import improve
+from vla_rl.learn.improve_config import ImproveConfig
 from vla_rl.record.folder import SessionFolder
 from vla_rl.rollout.world import World
 from vla_rl.types import Array
 
 TASK, EPISODES, QUICK_EPISODES = "lift", 10, 2
+STEPS, BATCH = 20, 16
 POLICY_S = 0.7  # the policy acts so long before somebody takes over
 
 
@@ -25,7 +31,8 @@ def run(seconds: float, quick: bool) -> dict[str, float]:
 
     Returns:
         corrections; corrections_succeeded; corrections_recorded: whole episodes of the session that are marked so;
-        corrected_frames: of its data set, in which the human drove; corrected_share.
+        session_problems: files of the session that are not what they should be; corrected_frames: of its data set, in
+        which the human drove; corrected_share; improved_steps: of a policy that learned from it and was saved.
     """
     import pyarrow.parquet as pq
 
@@ -33,15 +40,24 @@ def run(seconds: float, quick: bool) -> dict[str, float]:
     with tempfile.TemporaryDirectory(prefix="session") as folder:
         session = Path(folder) / "session"
         succeeded = _correct(session, range(FIRST_SEED, FIRST_SEED + episodes))
-        kept = [e for e in SessionFolder(session).episodes() if e.meta["outcome"] == "success"]
-        files = sorted((dataset_of(session) / "data").rglob("*.parquet"))
+        recorded = SessionFolder(session)
+        kept = [e for e in recorded.episodes() if e.meta["outcome"] == "success"]
+        dataset, problems = dataset_of(session), recorded.problems(thorough=True)
+        files = sorted((dataset / "data").rglob("*.parquet"))
+        learned = improve(
+            ImproveConfig(session=(str(dataset),), policy=build.check_policy(POLICY), out=str(Path(folder) / "out"),
+                          steps=STEPS, batch=BATCH),
+            progress=False,
+        )  # fmt: skip
         drove = np.concatenate([np.ravel(pq.read_table(f)["intervention"].to_pylist()) for f in files])
     return {
         "corrections": episodes,
         "corrections_succeeded": sum(succeeded),
         "corrections_recorded": len(kept),
+        "session_problems": len(problems),
         "corrected_frames": int(drove.sum()),
         "corrected_share": float(drove.mean()),
+        "improved_steps": int(learned["train"]["steps"]),
     }
 
 
