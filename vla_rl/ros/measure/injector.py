@@ -69,7 +69,7 @@ class Injector:
         fault = self._do(node, how, self._rng.uniform(*DURATION_S))
         stage.until(lambda: self._acts(10, fault.ended_ns), RECOVERY_S, f"going on after the {how} of {node}")
         heard = stage.watch.heard
-        return judge(fault, heard.ticks, heard.moves, heard.spans_ns, stage.watch.spec)
+        return judge(fault, list(heard.ticks), list(heard.moves), dict(heard.spans_ns), stage.watch.spec)
 
     def _do(self, node: str, how: str, duration_s: float) -> Fault:
         pid, begun = self.stage.supervisor.pid(node), time.time_ns()
@@ -105,7 +105,8 @@ class Injector:
         acted = sources[sources.index(Source.POLICY) :]
         self.periods += len(acted)
         self.false_holds += sum(a is Source.POLICY and b is Source.HOLD for a, b in pairwise(acted))
-        sent, received = (np.array([getattr(c, k) for c in heard.commands]) for k in ("sent_ns", "received_ns"))
+        commands = list(heard.commands)  # more come while they are counted
+        sent, received = (np.array([getattr(c, k) for c in commands]) for k in ("sent_ns", "received_ns"))
         late = lateness_ms(sent, 1e9 / self.stage.watch.spec.rate) + (received - sent) / 1e6
         self.added_ms += late.tolist()
 
