@@ -13,8 +13,6 @@ from twin_desk import until
 
 from vla_rl.hardware.cameras import open_cameras
 
-pytestmark = pytest.mark.alone
-
 FPS = 30
 
 

@@ -7,8 +7,6 @@ from twin_desk import Desk
 from vla_rl.hardware.lerobot_driver import make_driver
 from vla_rl.hardware.twin.table import BAUD_RATES
 
-pytestmark = pytest.mark.alone
-
 
 @pytest.fixture
 def desk(tmp_path):

@@ -9,8 +9,6 @@ from vla_rl.cli import main
 from vla_rl.hardware.checkup import checkup, self_test
 from vla_rl.hardware.lerobot_arm import LeRobotConfig
 
-pytestmark = pytest.mark.alone
-
 
 @pytest.fixture
 def desk(tmp_path):

@@ -11,8 +11,6 @@ from twin_desk import SPEC, Desk, until
 from vla_rl.hardware.lerobot_teleop import LeRobotTeleop
 from vla_rl.hardware.twin.faults import Fault
 
-pytestmark = pytest.mark.alone
-
 
 @pytest.fixture
 def desk(tmp_path):

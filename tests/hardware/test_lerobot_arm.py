@@ -13,8 +13,6 @@ from vla_rl.hardware.lerobot_arm import LeRobotArm
 from vla_rl.hardware.twin.faults import Fault as TwinFault
 from vla_rl.robot import Fault, Physical
 
-pytestmark = pytest.mark.alone
-
 TICK = 2 * np.pi / 4096
 
 

@@ -242,14 +242,14 @@ def test_without_an_arm_it_says_who_is_missing(toy):
         arm_of(config(joint_states="/nowhere/joint_states", found_s=0.3))
     other = [{**TWO[0], "name": "/other_controller"}, TWO[1]]
     with pytest.raises(ValueError, match=r"nobody subscribes /other_controller/joint_trajectory"):
-        arm_of(config(other, found_s=1.0))
+        arm_of(config(other, found_s=5.0))
 
 
 def test_a_joint_that_nobody_tells_is_named():
     toy = Toy(REST, {"arm_controller": ARM}, {"gripper_controller": GRIPPER}, [ARM])
     try:
         with pytest.raises(ValueError, match="says nothing of gripper"):
-            arm_of(config(found_s=1.0))
+            arm_of(config(found_s=5.0))
     finally:
         toy.close()
 

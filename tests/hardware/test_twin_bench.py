@@ -8,8 +8,6 @@ import pytest
 from vla_rl import bench
 from vla_rl.bench import twin
 
-pytestmark = pytest.mark.alone
-
 
 def test_lerobots_drivers_teleoperate_the_twin_without_an_error_and_every_goal_is_heard():
     metrics = bench.run("twin", seconds=3.0, only="rw")["metrics"]

@@ -17,8 +17,6 @@ from vla_rl.hardware.twin.table import TICK
 from vla_rl.robot import arm_spec
 from vla_rl.sim.env import TabletopEnv
 
-pytestmark = pytest.mark.alone
-
 SPEC = arm_spec("so101")
 KEYS = [j.lerobot_name for j in SPEC.joints]
 

@@ -163,8 +163,9 @@ def test_killed_and_started_again_it_goes_on_by_itself(recording):
     again, asker = begin(root)
     assert asker.change("recorder", "activate"), again.log
     assert "000000.mcap: was open" in again.log
-    operator.mark(1.0, ordinal=1)
-    operator.peer.until(lambda: (root / "000001.mcap").exists(), "the next episode")
+    operator.peer.until(
+        lambda: (root / "000001.mcap").exists(), "the rest of the episode, of which nobody told it anew"
+    )
     again.stop()
     asker.close()
     assert [e.number for e in SessionFolder(root).episodes()] == [0, 1]

@@ -13,8 +13,6 @@ from vla_rl.hardware.twin.twin import TwinConfig
 from vla_rl.robot import arm_spec
 from vla_rl.ros import messages, qos
 
-pytestmark = pytest.mark.alone
-
 SPEC = arm_spec("so101")
 PERIOD = 1 / SPEC.rate
 
