@@ -30,7 +30,7 @@ demo: install
 
 test: install
 	$(PY) -m pytest -n 2 --dist worksteal -m "not alone" tests
-	$(PY) -m pytest -m alone tests
+	$(PY) -m pytest -n 1 -m alone tests
 
 lint: install
 	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy vla_rl
