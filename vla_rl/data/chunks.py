@@ -217,11 +217,11 @@ class ChunkDataset:
     def _between(self, column: Tensor, places: NDArray[np.float64]) -> Tensor:
         """Values at `places` between rows, on a straight line; at a row exactly its own."""
         rows = places.astype(np.int64)
-        share = self._tensor((places - rows).astype(np.float32))[..., None]
-        values = self._gather(column, rows)
-        if not share.any():
+        share, values = (places - rows).astype(np.float32), self._gather(column, rows)
+        if not share.any():  # asked of numpy: a GPU would have to be waited for
             return values
-        return torch.lerp(values, self._gather(column, np.ceil(places).astype(np.int64)), share)
+        after = self._gather(column, np.ceil(places).astype(np.int64))
+        return torch.lerp(values, after, self._tensor(share)[..., None])
 
     def _gather(self, column: Tensor, rows: NDArray[np.int64]) -> Tensor:
         return column[self._tensor(rows)]

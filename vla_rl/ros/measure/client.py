@@ -72,6 +72,8 @@ class Client:
         self._executor.create_task(self._destroy, entities).add_done_callback(lambda _: done.set())
         while not done.wait(0.5):
             self._check()
+            if not self._thread.is_alive():
+                raise RuntimeError(f"'{self.node.get_name()}' no longer spins: it was closed")
 
     def _check(self) -> None:
         if self.failure is not None:
