@@ -72,10 +72,10 @@ class Sagged:
 
 
 def test_neither_a_hold_nor_a_command_finds_the_place_before_the_fault():
-    guard = Guard(SPEC, 2 / SPEC.rate)
-    guard.sense(Sensed(BEFORE, np.zeros(6), NOW + EPOCH), NOW)
-    guard.take(BEFORE, b"control", NOW + EPOCH, NOW)
-    much_later = NOW + 10**13  # than any deadline, and than the time for which a reset guard is deaf
+    guard, now = Guard(SPEC, 2 / SPEC.rate), time.monotonic_ns()  # `recover` resets the guard by this clock
+    guard.sense(Sensed(BEFORE, np.zeros(6), now + EPOCH), now)
+    guard.take(BEFORE, b"control", now + EPOCH, now)
+    much_later = now + 10**13  # than any deadline, and than the time for which a reset guard is deaf
     looked = []
 
     def look():
