@@ -1,10 +1,13 @@
 """The graph of a real arm, as plain data."""
 
 from dataclasses import fields
+from importlib import resources
 
 import pytest
 
+from vla_rl.ros.bringup.options import record_graph
 from vla_rl.ros.bringup.robot_options import robot_graph
+from vla_rl.ros.parameters import _from_ros
 
 CAMERAS = "{top: {type: opencv, index_or_path: 0, width: 640, height: 480, fps: 30}}"
 
@@ -45,7 +48,8 @@ def test_an_arm_that_is_lowered_has_the_time_to():
     assert robot_graph().stop_s < 5 < robot_graph({"at_exit": "lower"}).stop_s
 
 
-def test_every_parameter_that_an_option_sets_is_declared_by_its_node():
+def kinds():
+    """The dataclass of every node's parameters."""
     from vla_rl.ros.control_node import ControlNode
     from vla_rl.ros.hil_node import HilNode
     from vla_rl.ros.policy_node import PolicyNode
@@ -54,13 +58,27 @@ def test_every_parameter_that_an_option_sets_is_declared_by_its_node():
     from vla_rl.ros.steering_node import SteeringNode
     from vla_rl.ros.teleop_node import TeleopNode
 
-    kinds = {
+    nodes = {
         "robot": RobotNode, "control": ControlNode, "steering": SteeringNode, "policy": PolicyNode, "hil": HilNode,
         "recorder": RecorderNode, "teleop": TeleopNode,
     }  # fmt: skip
+    return {name: node.kind for name, node in nodes.items()}
+
+
+def test_every_parameter_that_an_option_sets_is_declared_by_its_node():
     asked = {"operator": "true", "teleop": "gamepad", "camera_devices": CAMERAS, "compressed": "true", "rest": "{}"}
     for node in robot_graph(asked).nodes:
-        assert node.parameters.keys() <= {f.name for f in fields(kinds[node.name].kind)}, node.name
+        assert node.parameters.keys() <= {f.name for f in fields(kinds()[node.name])}, node.name
+
+
+def test_an_arm_described_by_a_file_of_ones_own_is_taken_by_every_node(tmp_path):
+    file = tmp_path / "my_arm.yaml"
+    file.write_text((resources.files("vla_rl") / "hardware/arms/fr3.yaml").read_text())
+    alone = record_graph({"arm": str(file)})
+    for node in (*robot_graph({"arm": str(file), "operator": "true", "teleop": "gamepad"}).nodes, *alone.nodes):
+        declared = {f.name: f for f in fields(kinds()[node.name])}
+        given = {name: _from_ros(value, declared[name]) for name, value in node.parameters.items()}
+        assert kinds()[node.name](**given).arm == str(file)
 
 
 @pytest.mark.parametrize(

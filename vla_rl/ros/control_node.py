@@ -23,7 +23,7 @@ from vla_rl.execute.config import ControlConfig
 from vla_rl.execute.control import Controller, Tick
 from vla_rl.execute.loop import PeriodicLoop, realtime_priority
 from vla_rl.execute.player import JOINING
-from vla_rl.robot import arm_names, arm_spec
+from vla_rl.robot import arm_spec
 from vla_rl.ros import dds, messages, qos
 from vla_rl.ros.lock import HostLock
 from vla_rl.ros.node import ERROR, OK, WARNING, Health, LifecycleNode, Receipt
@@ -46,7 +46,7 @@ def _bound(name: str, description: str, high: float) -> Any:
 class ControlNodeConfig:
     """Parameters of control_node; while it is active, bounds can only be tightened."""
 
-    arm: str = parameter("so101", "which robot's limits", choices=tuple(arm_names()))
+    arm: str = parameter("so101", "which robot's limits: a name in hardware/arms, or a .yaml file")
     joining: str = parameter(_DEFAULT.joining, "how overlapping chunks are joined", choices=tuple(JOINING))
     max_open_loop_s: float = _bound("max_open_loop_s", "motion since the newest observation at most [s]", 10.0)
     max_future_s: float = _bound("max_future_s", "a stamp further ahead is rejected [s]", 1.0)
@@ -61,6 +61,10 @@ class ControlNodeConfig:
     lockstep: bool = parameter(False, "one tick per joint_states instead of a clock of our own")
     lockstep_replan: int = parameter(8, "wait for a chunk younger than so many periods, 0 for never", 0, 1000)
     realtime_priority: bool = parameter(True, "ask for SCHED_FIFO where the system allows it")
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for an arm that nobody has described: no limits, no motion."""
+        arm_spec(self.arm)
 
     def control(self) -> ControlConfig:
         """What the controller needs of it."""

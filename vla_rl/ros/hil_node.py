@@ -26,7 +26,7 @@ from vla_rl.hil.hand import Hand
 from vla_rl.hil.help import Calibration, Signals
 from vla_rl.hil.mapping import Mapping, MappingConfig
 from vla_rl.kinematics import Kinematics, chain_model
-from vla_rl.robot import arm_names, arm_spec
+from vla_rl.robot import arm_spec
 from vla_rl.ros import devices, messages, qos
 from vla_rl.ros.hil_feed import Decision, Feed
 from vla_rl.ros.node import OK, WARNING, Health, LifecycleNode, Receipt
@@ -45,7 +45,7 @@ _OUTCOMES = {Outcome.UNKNOWN: 0.0, Outcome.SUCCESS: 1.0, Outcome.FAILURE: 2.0}
 class HilParameters:
     """Parameters of hil_node."""
 
-    arm: str = parameter("so101", "the robot's description in hardware/arms", choices=tuple(arm_names()))
+    arm: str = parameter("so101", "the robot's description: a name in hardware/arms, or a .yaml file")
     device: str = parameter("page", "what the operator drives with", choices=DEVICES)
     device_path: str = parameter("", "its file: /dev/hidraw3 of a SpaceMouse, or the tape of a device")
     tape: str = parameter("", "file in which all that the device says is written down; empty: none")

@@ -57,7 +57,7 @@ class PolicyParameters:
     budget_s: float = parameter(0.1, "time for an inference [s]; K shrinks where it is short; 0: no limit", 0.0, 60.0)
     rate: float = parameter(10.0, "inferences a second at most [Hz]", 0.1, 1000.0)
     seed: int = parameter(0, "with an observation's stamp, of the noise", 0, 2**31)
-    arm: str = parameter("so101", "the robot's description in hardware/arms")
+    arm: str = parameter("so101", "the robot's description: a name in hardware/arms, or a .yaml file")
     cameras: tuple[str, ...] = parameter((), "cameras there are; empty takes those of the arm's description")
     image_transport: str = parameter("raw", "which topic of a camera is read", choices=("raw", "compressed"))
     image_width: int = parameter(640, "largest picture a camera may send [pixels]", 1, 16384)

@@ -23,7 +23,7 @@ from vla_rl.record.marks import STATUS, Marks, marks
 from vla_rl.record.recorder import Message, Recorder
 from vla_rl.record.recording import RecordingConfig
 from vla_rl.record.session import Session, SessionConfig
-from vla_rl.robot import arm_names, arm_spec
+from vla_rl.robot import arm_spec
 from vla_rl.ros import messages, node, qos
 from vla_rl.ros.graph_parameters import Graph
 from vla_rl.ros.node import ERROR, OK, WARNING, Health, Heard, LifecycleNode
@@ -63,7 +63,7 @@ class RecorderParameters:
     """Parameters of the recorder."""
 
     session: str = parameter("", "folder of the session, made where it does not exist")
-    arm: str = parameter("so101", "the robot's description in hardware/arms", choices=tuple(arm_names()))
+    arm: str = parameter("so101", "the robot's description: a name in hardware/arms, or a .yaml file")
     cameras: tuple[str, ...] = parameter((), "cameras there are; empty takes those of the arm's description")
     image_transport: str = parameter("raw", "which topic of a camera is recorded", choices=("raw", "compressed"))
     keep: str = parameter("auto", "raw pictures as PNG up to 256x256 and JPEG above (auto), or as", choices=KEEP)

@@ -71,7 +71,7 @@ class SteeringParameters:
     image_transport: str = parameter("raw", "which topic of a camera is read", choices=("raw", "compressed"))
     image_width: int = parameter(640, "largest picture a camera may send [pixels]", 1, 16384)
     image_height: int = parameter(480, "largest picture a camera may send [pixels]", 1, 16384)
-    arm: str = parameter("so101", "the robot's description in hardware/arms", fixed=True)
+    arm: str = parameter("so101", "the robot's description: a name in hardware/arms, or a .yaml file", fixed=True)
     simulated_time: bool = parameter(
         False, "the robot's clock does not run with this host's: only stamps judge age", fixed=True
     )

@@ -229,6 +229,7 @@ def correct_graph(
 
 RECORD_OPTIONS = (
     Option("session", "its folder, made where it does not exist", "session", to("recorder.session"), folder),
+    Option("arm", "the arm's description: a name, or a .yaml file", "so101", to("recorder.arm")),
     Option("cameras", "names with commas between", "front,wrist", to("recorder.cameras"), names_of),
     Option("compressed", "cameras send JPEG: true or false", "false", FOR_OPERATORS["compressed"], flag),
     Option("always", "one episode from start to end, without an operator", "false", to("recorder.always"), flag),
