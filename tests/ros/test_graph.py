@@ -110,6 +110,14 @@ def test_the_robot_and_the_policy_agree_on_the_pictures():
     assert found["/robot"]["image_width"] == found["/robot"]["image_height"] == 128
 
 
+def test_whoever_looks_takes_pictures_as_large_as_the_robot_sends():
+    for size in (64, 512, 1024):
+        found = parameters(sim_graph({"image_size": str(size)}))
+        for node in ("/policy", "/steering"):
+            for side in ("image_width", "image_height"):
+                assert found[node][side] >= found["/robot"][side] == size
+
+
 def test_simulated_time_is_told_to_everybody():
     for time, waits in (("faster", False), ("lockstep", True)):
         found = parameters(sim_graph({"time": time}))

@@ -121,6 +121,12 @@ def _pace(time: str) -> Parameters:
     }
 
 
+def room_for(width: int, height: int) -> Parameters:
+    """The largest picture that those who look will take: so large, and 640x480 at least."""
+    sides = {"width": max(width, 640), "height": max(height, 480)}
+    return {f"{node}.image_{side}": most for node in ("policy", "steering") for side, most in sides.items()}
+
+
 def transport(*nodes: str) -> Callable[[Any], Parameters]:
     """Which pictures these nodes read."""
     return lambda on: dict.fromkeys([f"{node}.image_transport" for node in nodes], "compressed" if on else "raw")
@@ -152,7 +158,7 @@ SIM_OPTIONS = (
     Option("cameras", "names with commas between", "front,wrist", to("robot.cameras", "policy.cameras"), names_of),
     Option(
         "image_size", "height and width of the pictures [pixels]", "96",
-        to("robot.image_width", "robot.image_height"), whole,
+        lambda size: {"robot.image_width": size, "robot.image_height": size, **room_for(size, size)}, whole,
     ),
     Option(
         "compressed", "JPEG instead of raw pictures: true or false", "false",

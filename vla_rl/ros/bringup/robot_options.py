@@ -19,6 +19,7 @@ from vla_rl.ros.bringup.options import (
     folder,
     make_graph,
     names_of,
+    room_for,
     to,
     transport,
 )
@@ -28,6 +29,7 @@ _OF_SIMULATION = {"task", "seed", "randomisation", "phrasings", "image_size", "t
 _OF_OPERATORS = {
     "session", "record", "operator_device", "device_path", "ask_for_help", "console", "host", "port", "token",
 }  # fmt: skip
+_SIDES = ("width", "height")
 _ARM_NODES = ("robot", "control", "steering", "policy", "hil", "recorder", "teleop")
 
 
@@ -52,12 +54,8 @@ def _devices(text: str) -> Parameters:
     cameras = mapping("camera_devices", text)
     if bad := [name for name, settings in cameras.items() if not isinstance(settings, dict)]:
         raise ValueError(f"camera_devices: camera {bad[0]} must be a mapping: {{type: opencv, index_or_path: 0, ...}}")
-    largest = {
-        f"{node}.image_{side}": max([least, *(int(settings.get(side) or 0) for settings in cameras.values())])
-        for node in ("policy", "steering")
-        for side, least in (("width", 640), ("height", 480))
-    }
-    return {"robot.camera_devices": text, **_cameras(cameras), **largest}
+    width, height = (max((int(each.get(side) or 0) for each in cameras.values()), default=0) for side in _SIDES)
+    return {"robot.camera_devices": text, **_cameras(cameras), **room_for(width, height)}
 
 
 def _console_port(option: Option) -> Option:
