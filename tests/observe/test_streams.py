@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vla_rl.observe.checks import largest
 from vla_rl.observe.encoded import Encoded
 from vla_rl.observe.streams import Streams, StreamsConfig
 from vla_rl.robot import arm_spec
@@ -185,6 +188,28 @@ def test_an_image_that_is_wrong_is_refused_and_never_used(image, reason):
     source.stamp += 40 * MS
     source.joints()
     assert list(source.streams.stale(source.now)) == ["front"]
+
+
+def test_a_stream_of_which_all_is_refused_is_told_apart_from_one_that_nobody_sends():
+    source = Source()
+    source.joints(names=tuple("abcdef"))
+    source.image(image=picture(size=(96, 128)))
+    source.image(image=picture(size=(96, 128)))
+    lines = source.streams.problems(source.now)
+    assert "no inference, joint_states: refused: names (1 times)" in lines
+    assert "no inference, front: refused: too_large (2 times)" in lines
+    assert Source().streams.problems(source.now) == [
+        "no inference, joint_states: nothing has arrived yet", "no inference, front: nothing has arrived yet",
+    ]  # fmt: skip
+
+
+def test_a_camera_may_send_pictures_as_large_as_its_arms_description_says():
+    spec = replace(SPEC, cameras=(CameraSpec("front", 1280, 720),))
+    streams = Streams(spec, [largest(spec, name, 640, 480) for name in ("front", "side")])
+    assert streams.put_image("front", picture(size=(720, 1280)), START, START) == ""
+    assert streams.put_image("front", picture(size=(721, 1280)), START, START) == "too_large"
+    assert streams.put_image("side", picture(size=(480, 640)), START, START) == ""
+    assert streams.put_image("side", picture(size=(720, 1280)), START, START) == "too_large"
 
 
 def test_an_image_of_a_camera_nobody_asked_for_is_refused():

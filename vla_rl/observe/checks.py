@@ -47,6 +47,12 @@ class JointCheck:
         return values
 
 
+def largest(spec: RobotSpec, camera: str, width: int, height: int) -> CameraSpec:
+    """The largest picture that a camera may send: what the robot's description says of it, and so large at least."""
+    known = [each for each in spec.cameras if each.name == camera]
+    return CameraSpec(camera, max([width, *(c.width for c in known)]), max([height, *(c.height for c in known)]))
+
+
 def misfit(promised: CameraSpec, image: Image | Encoded) -> str:
     """Why this cannot be an image of the camera, in one word: "shape", "encoding", "too_large"; or ""."""
     try:

@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -222,9 +223,17 @@ class Streams:
 
     def problems(self, now_ns: int) -> list[str]:
         """What keeps observations from being made, or makes them doubtful, one line a stream."""
-        lines = [f"no inference, {name}: nothing has arrived yet" for name in self.missing()]
+        lines = [f"no inference, {name}: {self._nothing(name)}" for name in self.missing()]
         lines += [f"no inference, {name}: {age:.2g} s old" for name, age in self.stale(now_ns).items()]
         return [*lines, *(f"{name}: {state} images" for name, state in self.degraded().items())]
+
+    def _nothing(self, name: str) -> str:
+        """Why there is nothing of a stream: nobody sends, or all that is sent is refused."""
+        with self._lock:
+            counts = Counter(self._streams[name].counts) if name in self._streams else Counter[str]()
+        if not counts or counts["taken"]:
+            return "nothing has arrived yet"
+        return f"refused: {', '.join(f'{reason} ({count} times)' for reason, count in counts.items())}"
 
     def report(self, now_ns: int) -> dict[str, dict[str, float]]:
         """Of every stream: age [s], rate [Hz], and the counts of what was taken and refused."""

@@ -17,6 +17,7 @@ from trajectory_msgs.msg import JointTrajectory
 
 from vla_rl import build
 from vla_rl.learn.live import Live
+from vla_rl.observe.checks import largest
 from vla_rl.observe.encoded import Encoded
 from vla_rl.observe.streams import Streams, StreamsConfig
 from vla_rl.policy.engine import Engine, EngineConfig, load_engine
@@ -60,8 +61,8 @@ class PolicyParameters:
     arm: str = parameter("so101", "the robot's description: a name in hardware/arms, or a .yaml file")
     cameras: tuple[str, ...] = parameter((), "cameras there are; empty takes those of the arm's description")
     image_transport: str = parameter("raw", "which topic of a camera is read", choices=("raw", "compressed"))
-    image_width: int = parameter(640, "largest picture a camera may send [pixels]", 1, 16384)
-    image_height: int = parameter(480, "largest picture a camera may send [pixels]", 1, 16384)
+    image_width: int = parameter(640, "largest picture of a camera, if not its arm's [pixels]", 1, 16384)
+    image_height: int = parameter(480, "largest picture of a camera, if not its arm's [pixels]", 1, 16384)
     max_obs_age: float = parameter(0.1, "a stream older than this stops inference [s]", 0.001, 10.0)
     max_future_s: float = parameter(0.05, "a stamp further ahead of the robot's clock is refused [s]", 0.0, 10.0)
     instruction: str = parameter("", "what to do until `instruction` says otherwise")
@@ -148,7 +149,7 @@ class PolicyNode(LifecycleNode):
             raise ValueError("the last inference has not ended yet; restart the process")
         config, engine = self.config, self._engine
         timing = StreamsConfig(config.max_obs_age, config.max_future_s, engine.frames, engine.dt, config.simulated_time)
-        cameras = [CameraSpec(name, config.image_width, config.image_height) for name in engine.cameras]
+        cameras = [self._largest(name) for name in engine.cameras]
         self._streams = Streams(self._spec, cameras, timing)
         self._streams.instruct(config.instruction)
         if config.versions:
@@ -199,8 +200,12 @@ class PolicyNode(LifecycleNode):
 
     # -- what comes in --------------------------------------------------------------------------------------------
 
+    def _largest(self, camera: str) -> CameraSpec:
+        return largest(self._spec, camera, self.config.image_width, self.config.image_height)
+
     def _camera(self, name: str) -> Any:
-        most = self.config.image_width * self.config.image_height * 3 + HEADER_BYTES
+        promised = self._largest(name)
+        most = promised.width * promised.height * 3 + HEADER_BYTES
         if self.config.image_transport == "compressed":
             return self.subscribe(CompressedImage, self._topic(name), partial(self._compressed, name), LATEST, most)
         return self.subscribe(Image, self._topic(name), partial(self._raw, name), LATEST, most)

@@ -18,6 +18,7 @@ from vla_rl import build
 from vla_rl.execute.foresight import Foresight, ForesightConfig
 from vla_rl.execute.player import JOINING, PlayerConfig
 from vla_rl.learn.live import Live
+from vla_rl.observe.checks import largest
 from vla_rl.observe.clock import RobotClock
 from vla_rl.observe.encoded import Encoded
 from vla_rl.observe.recall import Recall
@@ -69,8 +70,8 @@ class SteeringParameters:
     max_future_s: float = parameter(0.05, "a set stamped further ahead of the robot's clock is refused [s]", 0.0, 10.0)
     seed: int = parameter(0, "of selectors that draw", 0, 2**31)
     image_transport: str = parameter("raw", "which topic of a camera is read", choices=("raw", "compressed"))
-    image_width: int = parameter(640, "largest picture a camera may send [pixels]", 1, 16384)
-    image_height: int = parameter(480, "largest picture a camera may send [pixels]", 1, 16384)
+    image_width: int = parameter(640, "largest picture of a camera, if not its arm's [pixels]", 1, 16384)
+    image_height: int = parameter(480, "largest picture of a camera, if not its arm's [pixels]", 1, 16384)
     arm: str = parameter("so101", "the robot's description: a name in hardware/arms, or a .yaml file", fixed=True)
     simulated_time: bool = parameter(
         False, "the robot's clock does not run with this host's: only stamps judge age", fixed=True
@@ -200,7 +201,8 @@ class SteeringNode(LifecycleNode):
 
     def _camera(self, name: str) -> Any:
         """A camera that the critic's own encoder looks through."""
-        most = self.config.image_width * self.config.image_height * 3 + HEADER_BYTES
+        promised = largest(self._spec, name, self.config.image_width, self.config.image_height)
+        most = promised.width * promised.height * 3 + HEADER_BYTES
         if self.config.image_transport == "compressed":
             return self.subscribe(CompressedImage, f"camera/{name}/compressed", partial(self._file, name), LATEST, most)
         return self.subscribe(Image, f"camera/{name}/image_raw", partial(self._raw, name), LATEST, most)
