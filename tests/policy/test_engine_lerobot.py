@@ -12,6 +12,7 @@ from policy_lerobot_tiny import CAMERAS, lerobot_policy
 
 from vla_rl.policy.engine import EngineConfig, load_engine
 from vla_rl.policy.folder import load_lerobot
+from vla_rl.policy.perturb import PerturbConfig
 from vla_rl.robot import arm_spec
 from vla_rl.types import Observation
 
@@ -40,6 +41,15 @@ def test_a_deterministic_lerobot_policy_gives_one_candidate_and_the_same_as_lero
     batch |= {"observation.state": torch.from_numpy(SPEC.to_lerobot(seen.joints)).float()[None], "task": [""]}
     first = parts.after(parts.policy.select_action(parts.before(batch)))[0]
     np.testing.assert_allclose(chunk[0], first.detach().numpy(), atol=1e-3)
+
+
+def test_perturbed_candidates_leave_the_robots_grippers_alone_also_where_the_policy_names_no_actions(tmp_path):
+    config = EngineConfig(candidates=4, device="cpu", perturb=PerturbConfig(draws=1, scale=0.5))
+    tweezers = replace(SPEC.joints[5], name="tweezers", lerobot_name="tweezers.pos")
+    for spec in (SPEC, replace(SPEC, joints=(*SPEC.joints[:5], tweezers))):
+        chunks = load_engine(lerobot_policy(tmp_path, "act"), spec, CAMERAS, config).candidates([look()]).chunks
+        assert (chunks[1:, :, 5] == chunks[0, :, 5]).all()
+        assert (chunks[1:, -1, :5] != chunks[0, -1, :5]).all()
 
 
 @pytest.mark.parametrize("frames", [1, 2])

@@ -178,4 +178,5 @@ def load_engine(
         ValueError: in one line, why it cannot be loaded or does not fit the robot.
     """
     served = load_served(folder, choose_device(config.device), config.dtype)
-    return Engine(around(perturbed(served, config.perturb)), spec, cameras, config)
+    grippers = [joint.gripper for joint in spec.joints]
+    return Engine(around(perturbed(served, config.perturb, grippers)), spec, cameras, config)

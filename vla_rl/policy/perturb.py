@@ -23,7 +23,7 @@ class PerturbConfig:
         draws: chunks that the policy itself draws; the others are perturbations of these. 0 draws all: no perturbation.
         scale: standard deviation in units of how much an action varies in the training data.
         rise: actions over which a perturbation grows from 0, so that no candidate begins with a jump.
-        gripper: whether the gripper is perturbed too (an action whose name has "gripper" in it).
+        gripper: whether the gripper is perturbed too.
     """
 
     draws: int = 0
@@ -43,19 +43,20 @@ class Perturbed:
     Args:
         served: the policy.
         config: how.
-        names: of the actions, (A,), as far as they are known.
+        grippers: which actions open and close one, (A,); empty where nobody knows, and then all are perturbed.
 
     Attributes:
         config: the policy's.
         deterministic: never, but with a scale of 0.
     """
 
-    def __init__(self, served: Served, config: PerturbConfig, names: Sequence[str] = ()) -> None:
+    def __init__(self, served: Served, config: PerturbConfig, grippers: Sequence[bool] = ()) -> None:
         self.config, self._served, self._how = served.config, served, config
         self.deterministic = served.deterministic and config.scale == 0
-        still = np.array(["gripper" in name and not config.gripper for name in names] or [False])
+        still = np.array([gripper and not config.gripper for gripper in grippers] or [False])
         self._spread = np.where(still, 0.0, config.scale * served.action_scale).astype(np.float32)
-        self.notes = [*served.notes, f"candidates after the first {config.draws} are perturbed draws"]
+        too = "" if len(grippers) or config.gripper else ", grippers too: the policy does not name its actions"
+        self.notes = [*served.notes, f"candidates after the first {config.draws} are perturbed draws{too}"]
 
     @property
     def action_scale(self) -> NDArray[np.float32]:
@@ -97,8 +98,13 @@ def fill(drawn: Chunks, k: int, spread: Chunks, rise: int, rng: np.random.Genera
     return np.concatenate([drawn, drawn[np.arange(missing) % len(drawn)] + offsets]).astype(np.float32)
 
 
-def perturbed(served: Served, config: PerturbConfig) -> Served:
+def perturbed(served: Served, config: PerturbConfig, grippers: Sequence[bool] = ()) -> Served:
     """The policy itself where nothing is to be perturbed, else `Perturbed`.
+
+    Args:
+        served: the policy.
+        config: how.
+        grippers: see `Perturbed`; where not given, the policy's own names of its actions tell, if it has any.
 
     Raises:
         ValueError: a policy that always answers the same is asked for several draws.
@@ -108,4 +114,4 @@ def perturbed(served: Served, config: PerturbConfig) -> Served:
     if served.deterministic and config.draws > 1:
         raise ValueError(f"this policy always answers the same: 1 draw is enough, not {config.draws}")
     names = getattr(served.config, "action_names", None) or getattr(served.config, "action_feature_names", None) or ()
-    return Perturbed(served, config, names)
+    return Perturbed(served, config, grippers or ["gripper" in name for name in names])
