@@ -206,6 +206,11 @@ def test_a_device_or_number_format_that_is_not_there_is_refused():
         load_engine(TABLETOP, SPEC, CAMERAS, EngineConfig(dtype="int3"))
 
 
+def test_a_layer_that_the_policy_does_not_have_is_refused_before_anything_is_answered():
+    with pytest.raises(ValueError, match="unknown layer 'top'; there are: pooled, tokens"):
+        load_engine(TABLETOP, SPEC, CAMERAS, EngineConfig(device="cpu", layer="top"))
+
+
 def test_half_the_precision_says_about_the_same(engine):
     half = load_engine(TABLETOP, SPEC, CAMERAS, EngineConfig(candidates=2, device="cpu", dtype="bfloat16"))
     full = load_engine(TABLETOP, SPEC, CAMERAS, EngineConfig(candidates=2, device="cpu"))

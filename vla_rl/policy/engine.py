@@ -75,6 +75,7 @@ class Engine:
 
     Raises:
         FeatureMismatchError: the policy does not fit the robot, in one line, both sides.
+        ValueError: it has no such layer.
     """
 
     def __init__(self, served: Served, spec: RobotSpec, cameras: Sequence[str], config: EngineConfig) -> None:
@@ -129,8 +130,10 @@ class Engine:
         columns = [self._columns(Observation(middle, images, "warm up", 0, {JOINTS: 0.0}))] * self.frames
         for k in (1, min(self.config.candidates, WARM_UP_K)) * 2:
             start = time.perf_counter()
-            drawn = self._served.sample(self._served.encode(columns, "warm up"), k, seed=0)
+            context = self._served.encode(columns, "warm up")
+            drawn = self._served.sample(context, k, seed=0)
             self._cost.expect(k, time.perf_counter() - start)
+        self._served.features(context, self.config.layer)  # one that there is not is refused here, not at every answer
         self.stochastic = len(drawn) > 1 and not np.allclose(drawn[0], drawn[1], atol=1e-6)
         if self.config.candidates > 1 and not self.stochastic:
             self.notes.append(f"this policy always answers the same: 1 candidate instead of {self.config.candidates}")
