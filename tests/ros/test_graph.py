@@ -118,6 +118,11 @@ def test_whoever_looks_takes_pictures_as_large_as_the_robot_sends():
                 assert found[node][side] >= found["/robot"][side] == size
 
 
+def test_a_seed_is_that_of_the_scene_and_of_everything_that_is_drawn():
+    found = parameters(sim_graph({"seed": "7"}))
+    assert [found[node]["seed"] for node in ("/robot", "/policy", "/steering")] == [7, 7, 7]
+
+
 def test_simulated_time_is_told_to_everybody():
     for time, waits in (("faster", False), ("lockstep", True)):
         found = parameters(sim_graph({"time": time}))

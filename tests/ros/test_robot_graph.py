@@ -22,6 +22,7 @@ def test_it_is_the_arm_with_policy_steering_and_control_and_nothing_else():
     assert parameters(graph, "robot")["robot"] == "lerobot"
     assert parameters(graph, "robot")["port"] == "/dev/ttyACM0"
     assert parameters(graph, "robot")["id"] == "left"
+    assert [parameters(robot_graph({"seed": "7"}), node)["seed"] for node in ("policy", "steering")] == [7, 7]
 
 
 def test_every_node_knows_the_same_arm_and_the_same_cameras():
@@ -90,6 +91,7 @@ def test_an_arm_described_by_a_file_of_ones_own_is_taken_by_every_node(tmp_path)
         ({"camera_devices": "{front: 0}"}, "camera front must be a mapping"),
         ({"settings": "nowhere.yaml"}, "there is no file nowhere.yaml"),
         ({"task": "lift"}, "unknown option 'task'; there are: arm"),
+        ({"seed": "seven"}, "seed 'seven': it must be a whole number"),
     ],
 )
 def test_what_does_not_fit_is_refused_in_one_line(asked, said):

@@ -134,7 +134,10 @@ def transport(*nodes: str) -> Callable[[Any], Parameters]:
 
 SIM_OPTIONS = (
     Option("task", "the scene: lift, place, push, stack, button or drawer", "lift", to("robot.task")),
-    Option("seed", "of the first scene and of everything drawn", "0", to("robot.seed", "steering.seed"), whole),
+    Option(
+        "seed", "of the first scene and of everything drawn", "0",
+        to("robot.seed", "policy.seed", "steering.seed"), whole,
+    ),
     Option(
         "policy", "a shipped policy or a checkpoint folder", "tabletop",
         to("policy.checkpoint", "steering.policy"), checkpoint,

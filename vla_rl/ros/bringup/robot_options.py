@@ -22,6 +22,7 @@ from vla_rl.ros.bringup.options import (
     room_for,
     to,
     transport,
+    whole,
 )
 
 LOWERING_S = 15.0  # an arm that is lowered first takes so long to leave
@@ -79,7 +80,7 @@ ROBOT_OPTIONS = (
     Option("rest", "where lower goes: {joint: degrees}; where the arm was found where not given", "",
            to("robot.rest"), _text("rest")),
     Option("instruction", "what the policy is to do", "", to("policy.instruction")),
-    Option("seed", "of everything drawn", "0", to("steering.seed"), int),
+    Option("seed", "of everything drawn", "0", to("policy.seed", "steering.seed"), whole),
     Option("compressed", "JPEG instead of raw pictures: true or false", "false",
            lambda on: {"robot.compressed": on, **transport("policy", "steering", "hil", "recorder")(on)}, flag),
     Option("operator", "somebody watches: console, devices and recorder: true or false", "false", kind=flag,
