@@ -1,4 +1,7 @@
-"""A RobotSpec as URDF: links without shapes, the joints with their limits, a frame at the tip and one a camera."""
+"""A RobotSpec as URDF: links without shapes, the joints with their limits, a frame at the tip and one a camera.
+
+A camera whose place is known has the frame that its pictures name, `camera_<name>`.
+"""
 
 from __future__ import annotations
 
@@ -15,21 +18,18 @@ def urdf(spec: RobotSpec) -> str:
     """The robot's kinematic chain as an XML document; joints of unknown place are left out."""
     robot = ElementTree.Element("robot", name=spec.name)
     joints = [joint for joint in spec.joints if joint.frame is not None]
-    tip = [(f"{spec.name}_tip", spec.tip)] if spec.tip is not None else []
-    links = {frame.parent for frame in _frames(spec)} | {joint.link for joint in joints} | {name for name, _ in tip}
+    placed = [(f"{spec.name}_tip", spec.tip), *((f"camera_{camera.name}", camera.frame) for camera in spec.cameras)]
+    fixed = [(name, frame) for name, frame in placed if frame is not None]
+    parents = {joint.frame.parent for joint in joints if joint.frame} | {frame.parent for _, frame in fixed}
+    links = parents | {joint.link for joint in joints} | {name for name, _ in fixed}
     for link in sorted(links):
         ElementTree.SubElement(robot, "link", name=link)
     for joint in joints:
         _hinge(robot, joint)
-    for name, frame in tip:
+    for name, frame in fixed:
         _joint(robot, f"{name}_joint", "fixed", frame, name)
     ElementTree.indent(robot)
     return ElementTree.tostring(robot, encoding="unicode", xml_declaration=True)
-
-
-def _frames(spec: RobotSpec) -> list[FrameSpec]:
-    frames = [joint.frame for joint in spec.joints]
-    return [frame for frame in (*frames, spec.tip) if frame is not None]
 
 
 def _hinge(robot: ElementTree.Element, joint: JointSpec) -> None:
