@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import fcntl
 import os
-import re
 import tempfile
 from pathlib import Path
+from urllib.parse import quote
 
 
 class HostLock:
     """Held until it is closed; the kernel lets go of it whatever happens to the process.
 
     Args:
-        name: of what is held; characters that no file name should have become underscores.
+        name: of what is held; two names are never one lock.
 
     Raises:
         ValueError: another process of this host holds it; one line with that process.
@@ -22,7 +22,7 @@ class HostLock:
     def __init__(self, name: str) -> None:
         folder = Path(tempfile.gettempdir()) / f"vla_rl_{os.getuid()}"
         folder.mkdir(mode=0o700, exist_ok=True)
-        self._file = (folder / f"{re.sub(r'[^A-Za-z0-9]+', '_', name)}.lock").open("a+")
+        self._file = (folder / f"{quote(name, safe='')}.lock").open("a+")
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
