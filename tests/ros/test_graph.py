@@ -1,5 +1,6 @@
 """What a user asks for, as nodes and parameters; nothing is started here."""
 
+import re
 import subprocess
 import sys
 from dataclasses import fields
@@ -245,3 +246,9 @@ def test_every_option_explains_itself_and_takes_its_own_default(option):
     assert len(option.help) > 10
     if option.default:
         option.read(option.default)
+
+
+def test_the_table_of_topics_in_the_docs_is_that_of_the_names_that_can_be_remapped():
+    table = (ROOT / "docs/ros.md").read_text().partition("## Topics")[2].partition("## Services")[0]
+    told = {topic.lstrip("/") for topic in re.findall(r"^\| `([^`]+)`", table, re.MULTILINE)}
+    assert {topic for topic in told if not topic.startswith("camera/")} == set(names.TOPICS)

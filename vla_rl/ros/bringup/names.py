@@ -15,8 +15,8 @@ DOMAINS = range(233)  # the DDS standard's port numbers end at domain 232
 TOPICS = (
     "joint_states", "joint_commands", "joint_targets", "robot_description", "instruction", "clock",
     "policy/candidates", "policy/context", "steering/chunk", "steering/values", "control/step", "control/mode",
-    "human/command", "human/twist", "leader/joint_states", "joy", "episode/status", "episode/note", "sim/status",
-    "diagnostics",
+    "human/command", "human/twist", "leader/joint_states", "joy", "episode/status", "episode/note",
+    "recorder/status", "sim/status", "diagnostics",
 )  # fmt: skip
 SERVICES = (
     "control/take_over", "control/pause", "control/resume", "control/stop", "control/reset_stop", "sim/reset",
