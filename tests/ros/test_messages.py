@@ -94,7 +94,7 @@ def shorter(message):
         lambda m: m.points[0].positions.pop(),
         lambda m: setattr(m.points[0].time_from_start, "nanosec", 0),
         lambda m: setattr(m.points[0].time_from_start, "sec", -1),
-        lambda m: m.points.extend(m.points * 1000),
+        lambda m: m.points.extend(m.points * (messages.MAX_POINTS // 5)),
         uneven,
         shorter,
     ],
@@ -105,6 +105,12 @@ def test_a_malformed_trajectory_is_refused(change):
     with pytest.raises(ValueError, match=r".+") as refusal:
         messages.candidates_of(message, ACTIONS)
     assert "\n" not in str(refusal.value)
+
+
+def test_as_many_candidates_as_a_policy_may_draw_are_understood_however_long_they_are():
+    chunks = np.random.default_rng(0).normal(size=(256, 100, len(SPEC.names)))
+    message = over_the_wire(messages.candidates(Candidates(chunks, ACTIONS, 1 / 30, 7)))
+    np.testing.assert_array_equal(messages.candidates_of(message, ACTIONS).chunks, chunks)
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 2**32))

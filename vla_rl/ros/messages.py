@@ -21,7 +21,7 @@ from vla_rl.observe.encoded import Encoded
 from vla_rl.types import ActionChunk, ActionSpec, Array, CameraSpec, Candidates, Image, Mode
 
 SECOND = 1_000_000_000
-MAX_POINTS = 8192
+MAX_POINTS = 1 << 16  # 256 candidates of 256 actions
 MODES = tuple(Mode)
 JPEG_QUALITY = 90
 
