@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vla_rl.data.cache import build
+from vla_rl.data.cache import build, open_numbers
 from vla_rl.data.chunks import ChunkDataset
 from vla_rl.data.dataset import DatasetError, open_dataset
 from vla_rl.data.inspect import check, info
@@ -127,3 +127,21 @@ def test_a_set_without_actions_can_be_cached_but_not_trained_on(tmp_path: Path) 
         ChunkDataset(build(tmp_path / "set", tmp_path / "caches"))
     with pytest.raises(DatasetError, match="no column 'action'"):
         open_dataset(tmp_path / "set").columns(["action"])
+
+
+def test_a_single_joint_is_a_vector_of_one_number(tmp_path: Path) -> None:
+    features = {
+        "observation.state": {"dtype": "float32", "shape": (1,), "names": ["joint.pos"]},
+        "action": {"dtype": "float32", "shape": (1,), "names": ["joint.pos"]},
+        "next.reward": {"dtype": "float32", "shape": (1,), "names": None},
+    }
+    row = {"next.reward": np.ones(1, np.float32), "task": "turn"}
+    numbers = [np.full(1, t, np.float32) for t in range(5)]
+    write(tmp_path / "set", features, [[{"observation.state": n, "action": n, **row} for n in numbers]])
+    for cache in (build(tmp_path / "set", tmp_path / "cache"), open_numbers(tmp_path / "set")):
+        chunks = ChunkDataset(cache, horizon=3)
+        assert (chunks.state_dim, chunks.action_dim) == (1, 1)
+        batch = chunks.batch(np.array([0, 3]))
+        assert batch["observation.state"].tolist() == [[0.0], [3.0]]
+        assert batch["action"].tolist() == [[[0.0], [1.0], [2.0]], [[3.0], [4.0], [4.0]]]
+        assert cache.columns["next.reward"].shape == (5,)

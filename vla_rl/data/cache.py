@@ -20,6 +20,7 @@ from vla_rl.data.sidecars import is_sidecar
 from vla_rl.record.durable import DiskFullError, is_full, locked, sync_folder
 
 _VERSION = 1  # of the layout below: another number, another key
+_VECTORS = ("action", "policy_action")  # besides observations
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +105,7 @@ def open_cache(folder: Path) -> FrameCache:
         source=about["source"],
         fps=about["fps"],
         images=load("images", about["cameras"]),
-        columns=load("columns", about["columns"]),
+        columns=_vectors(load("columns", about["columns"])),
         names=about["names"],
         tasks=tuple(about["tasks"]),
         starts=np.array(about["starts"], np.int64),
@@ -128,7 +129,7 @@ def open_numbers(dataset_root: str | Path) -> FrameCache:
         source=str(dataset.root.resolve()),
         fps=dataset.fps,
         images={},
-        columns=columns,
+        columns=_vectors(columns),
         names={name: dataset.names(name) for name in columns if name in dataset.features},
         tasks=dataset.tasks,
         starts=starts,
@@ -136,6 +137,14 @@ def open_numbers(dataset_root: str | Path) -> FrameCache:
         robot_type=dataset.info.get("robot_type") or "",
         action_spec=dataset.extra.get("action_spec", {}),
     )
+
+
+def _vectors(columns: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Columns with what is a vector even where it has one number: (N, 1) actions and observations of a single joint."""
+    return {
+        name: values[:, None] if values.ndim == 1 and (name in _VECTORS or name.startswith("observation.")) else values
+        for name, values in columns.items()
+    }
 
 
 def _key(dataset: Dataset, size: int | tuple[int, int] | None) -> str:
