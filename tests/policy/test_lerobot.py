@@ -2,14 +2,17 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from policy_lerobot_tools import JOINTS, install_plugin, run_tool, write_dataset
 from safetensors.numpy import load_file
 
-from vla_rl.policy.lerobot_stats import window
+from vla_rl.policy.configuration_vla_rl import VLAConfig
+from vla_rl.policy.lerobot_stats import adopt_metadata, window
 from vla_rl.policy.modeling_vla_rl import VLAPolicy
+from vla_rl.types import ActionKind, ActionSpec
 
 
 @pytest.fixture(scope="module")
@@ -55,3 +58,18 @@ def test_chunks_never_cross_an_episode() -> None:
     chunks, is_pad = window(frames, np.array([0, 0, 0, 1, 1, 1, 1]), np.array([1, 5]), horizon=4)
     assert chunks[:, :, 0].tolist() == [[1, 2, 2, 2], [5, 6, 6, 6]]
     assert is_pad.tolist() == [[False, False, True, True], [False, False, True, True]]
+
+
+def test_a_set_of_ones_own_arm_tells_what_its_actions_mean(tmp_path: Path) -> None:
+    names = ["left.pos", "right.pos"]
+    said = ActionSpec(ActionKind.JOINT_ABSOLUTE, tuple(names), ("deg", "percent"), (-90.0, 0.0), (90.0, 100.0))
+    (tmp_path / "meta").mkdir()
+    (tmp_path / "meta/vla_rl.json").write_text(json.dumps({"action_spec": said.to_dict()}))
+    features = {"observation.state": {"names": names}, "action": {"names": names}}
+    meta = SimpleNamespace(root=tmp_path, fps=30, robot_type="my_arm", features=features)
+    config = VLAConfig()
+    adopt_metadata(config, meta)
+    assert config.spec == said
+    others = VLAConfig()
+    adopt_metadata(others, SimpleNamespace(**{**vars(meta), "features": {"action": {"names": ["a", "b"]}}}))
+    assert others.spec is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from vla_rl.policy.configuration_vla_rl import VLAConfig
 from vla_rl.policy.normalize import ACTION, STATE, Stats, compute_stats
 from vla_rl.robot import arm_names, arm_spec
+from vla_rl.types import ActionSpec
 
 MAX_CHUNKS = 200_000
 
@@ -32,10 +34,18 @@ def adopt_metadata(config: VLAConfig, meta: Any) -> None:
     config.state_names = config.state_names or feature_names(meta.features, STATE)
     config.action_feature_names = config.action_feature_names or feature_names(meta.features, ACTION)
     config.fps = float(meta.fps)
-    if config.action_spec is None and meta.robot_type in arm_names():
-        spec = arm_spec(meta.robot_type).lerobot_action_spec
-        if list(spec.names) == config.action_feature_names:
+    if config.action_spec is None:
+        spec = _declared_actions(meta)
+        if spec is not None and list(spec.names) == config.action_feature_names:
             config.action_spec = spec.to_dict()
+
+
+def _declared_actions(meta: Any) -> ActionSpec | None:
+    """What an action's numbers mean: as our own sets say of themselves, else as the arm of that name has it."""
+    note = Path(meta.root) / "meta/vla_rl.json"
+    if note.is_file() and (said := json.loads(note.read_text()).get("action_spec")):
+        return ActionSpec.from_dict(said)
+    return arm_spec(meta.robot_type).lerobot_action_spec if meta.robot_type in arm_names() else None
 
 
 def window(
