@@ -136,11 +136,27 @@ BAD = {
         1,
         "no policy 'exprt'; there are: expert, clumsy, random",
     ),
+    "a policy without a name": (("eval", "--policy", "", "--task", "lift"), 1, "no policy ''; there are: expert"),
     "not a checkpoint": (("eval", "--policy", "{tmp}", "--task", "lift"), 1, "no policy in {tmp}"),
     "chunks of a script": (
         ("eval", "--policy", "expert", "--task", "lift", "--candidates", "8"),
         1,
         "'expert' has no chunks",
+    ),
+    "perturbed chunks of a script": (
+        ("eval", "--policy", "expert", "--task", "lift", "--draws", "1"),
+        1,
+        "'expert' has no chunks: leave out",
+    ),
+    "joining without a graph": (
+        ("eval", "--policy", "weak", "--task", "lift", "--joining", "blend"),
+        1,
+        "add --graph, or give --ensemble",
+    ),
+    "what the graph decides": (
+        ("eval", "--graph", "--policy", "weak", "--task", "lift", "--max-steps", "9", "--instruction", "lift it"),
+        1,
+        "leave out --max-steps, --instruction",
     ),
     "no data set": (("dataset", "info", "{tmp}"), 1, "no data set in {tmp}"),
     "no such data": (("train", "bc", "--data", "{tmp}/none", "--out", OUT), 1, "no data set in {tmp}/none"),

@@ -185,7 +185,7 @@ def check_policy(name: str) -> str:
     if name in SCRIPTED:
         return name
     known = shipped()
-    if name not in known and not Path(name).is_dir():
+    if name not in known and not (name and Path(name).is_dir()):
         raise ValueError(f"no policy '{name}'; there are: {', '.join(policy_names())}, or give a checkpoint folder")
     from vla_rl.learn.checkpoint import resolve
 
@@ -205,7 +205,7 @@ def check_critic(name: str) -> str:
         ValueError: none of them.
     """
     known = shipped_critics()
-    if name not in known and not Path(name).is_dir():
+    if name not in known and not (name and Path(name).is_dir()):
         there = f"there are: {', '.join(known)}" if known else "none is shipped"
         raise ValueError(f"no critic '{name}'; {there}, or give its folder")
     from vla_rl.learn.checkpoint import resolve
@@ -251,9 +251,10 @@ def plan(
         guidance = GuidedConfig(guide, guide_temperature) if guide else None
         found = critic and check_critic(critic)
         return Plan(steps_per_chunk, ensemble, candidates, chooser, found, trusted, perturb, guidance)
-    if (steps_per_chunk, ensemble, candidates, selector, critic) != (0, "none", 1, "first", ""):
+    if (steps_per_chunk, ensemble, candidates, selector, critic, draws, guide) != (0, "none", 1, "first", "", 0, ""):
         raise ValueError(
-            f"'{policy}' has no chunks: leave out --steps-per-chunk, --ensemble, --candidates, --selector and --critic"
+            f"'{policy}' has no chunks: leave out --steps-per-chunk, --ensemble, --candidates, --selector, --critic, "
+            "--draws and --guide"
         )
     return None
 

@@ -130,6 +130,8 @@ def test_a_rule_that_needs_a_critic_says_so():
         build.plan("folder", candidates=4, selector="argmax")
     with pytest.raises(ValueError, match="no critic 'nobody'"):
         build.plan("folder", candidates=4, selector="argmax", critic="nobody")
+    with pytest.raises(ValueError, match="no critic ''; there are: tabletop"):
+        build.check_critic("")
     with pytest.raises(ValueError, match="'expert' has no chunks"):
         build.plan("expert", critic="nobody")
 

@@ -35,6 +35,8 @@ from vla_rl.commands.progress import Bar
 if TYPE_CHECKING:
     from vla_rl.rollout.audit import AuditConfig
 
+_IN_PROCESS = {"max_steps": 0, "instruction": "", "env_kwargs": "{}"}  # of flags that mean nothing to a graph
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of `vla-rl eval`."""
@@ -94,6 +96,10 @@ def run(args: argparse.Namespace) -> Result:
 
     if args.critic_report:
         return critic.run(args, _evaluate)
+    if args.joining and not args.graph:
+        raise ValueError(
+            "--joining is of the graph: add --graph, or give --ensemble, which joins chunks in one process"
+        )
     out = Path(args.out) if args.out else None
     result = (_evaluate_graph if args.graph else _evaluate)(args, args.policy, out)
     if args.compare:
@@ -131,6 +137,10 @@ def _evaluate_graph(args: argparse.Namespace, name: str, out: Path | None) -> di
     if args.steps_per_chunk or args.ensemble != "none":
         raise ValueError(
             "with --graph the policy plans as often as it can: give --joining, not --ensemble or --steps-per-chunk"
+        )
+    if alien := [f"--{n.replace('_', '-')}" for n, default in _IN_PROCESS.items() if getattr(args, n) != default]:
+        raise ValueError(
+            f"--graph plays our own tasks to their own end, in their own words: leave out {', '.join(alien)}"
         )
     if given := sorted(steering.tuned(args)):
         raise ValueError(f"--graph takes the selector's defaults: leave out --{', --'.join(given)}")
