@@ -1,6 +1,8 @@
+import importlib
 import json
 import os
 import resource
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vla_rl import bench
+from vla_rl import bench, cli
 from vla_rl.cli import COMMANDS, main
 from vla_rl.commands import doctor
 from vla_rl.commands.train import field_docs
@@ -175,6 +177,28 @@ BAD = {
         "holds something else",
     ),
 }
+
+
+def shown(page):
+    """The commands that are lines of a page's code blocks, without those that leave something out."""
+    code = "\n".join(page.read_text().split("```")[1::2]).replace("\\\n", " ")
+    return [line for line in map(str.strip, code.splitlines()) if line.startswith("vla-rl ") and "..." not in line]
+
+
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda page: page.stem
+)
+def test_every_command_that_a_page_shows_is_one_that_there_is(page):
+    for line in shown(page):
+        _, name, *arguments = shlex.split(line, comments=True)
+        module = importlib.import_module(f"vla_rl.commands.{cli._MODULES.get(name, name)}")
+        parser = cli.Parser(prog=f"vla-rl {name}")
+        module.add_arguments(parser)
+        cli._add_common(parser)
+        try:
+            parser.parse_args(arguments)
+        except SystemExit as refusal:
+            pytest.fail(f"{line}: {refusal}")
 
 
 @pytest.mark.parametrize("name", BAD)
