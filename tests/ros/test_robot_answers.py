@@ -8,7 +8,7 @@ import pytest
 
 from vla_rl.robot import Sensed, arm_spec
 from vla_rl.ros.guard import Guard
-from vla_rl.ros.robot_node import RobotNode
+from vla_rl.ros.robot_node import RobotConfig, RobotNode
 
 SPEC = arm_spec("so101")
 EPOCH, NOW = 1_700_000_000 * 10**9, 10**12
@@ -86,3 +86,10 @@ def test_neither_a_hold_nor_a_command_finds_the_place_before_the_fault():
     node = SimpleNamespace(_guard=guard, _robot=Sagged(look))
     assert "takes commands" in RobotNode._recover(node)
     assert looked == [None]
+
+
+def test_a_task_that_the_next_reset_could_not_set_up_is_refused_at_once():
+    RobotNode.accept(None, RobotConfig(task="push"))
+    for task in ("all", "lift,push", "juggle", ""):
+        with pytest.raises(ValueError, match="lift, place, push"):
+            RobotNode.accept(None, RobotConfig(task=task))

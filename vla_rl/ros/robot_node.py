@@ -107,7 +107,8 @@ class RobotNode(Node):
 
     def accept(self, config: RobotConfig) -> None:
         """Refuse what the next reset could not do."""
-        build.tasks(config.task)
+        if build.tasks(config.task) != (config.task,):
+            raise ValueError(f"task '{config.task}': there is one task at a time; {', '.join(build.task_names())}")
 
     def _advertise(self) -> None:
         self._joints = self.create_publisher(JointState, "joint_states", qos.OFFER)
