@@ -68,3 +68,8 @@ time.sleep(1000)
     process.kill()
     process.communicate()
     until(lambda: not node.exists() or "\nState:\tZ" in (node / "status").read_text())
+
+
+def test_every_executable_stands_in_the_docs():
+    page = (Path(__file__).parents[2] / "docs/launch.md").read_text()
+    assert [name for name in starting.NODES if f"`{name}`" not in page] == []

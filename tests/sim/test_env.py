@@ -1,7 +1,9 @@
 """What every tabletop environment promises, whichever its task."""
 
+import ast
 import subprocess
 import sys
+from pathlib import Path
 
 import gymnasium
 import mujoco
@@ -236,3 +238,13 @@ def test_importing_the_package_imports_no_engine_and_importing_vla_rl_no_gymnasi
     first = "import sys, vla_rl; assert 'gymnasium' not in sys.modules"
     then = "import vla_rl.sim; assert 'mujoco' not in sys.modules"
     subprocess.run([sys.executable, "-c", f"{first}\n{then}"], check=True)
+
+
+def test_the_readmes_few_lines_give_what_they_say():
+    code = (Path(__file__).parents[2] / "README.md").read_text().partition("```python\n")[2].partition("```")[0]
+    *lines, last = code.strip().splitlines()
+    expression, _, said = last.partition("# ")
+    names = {}
+    exec("\n".join(lines), names)
+    assert eval(expression, names) == ast.literal_eval(said)
+    names["env"].close()
