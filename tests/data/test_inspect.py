@@ -118,3 +118,17 @@ def test_all_problems_come_at_once(sick: Path) -> None:
     change_info(sick, total_frames=7)
     shutil.rmtree(sick / "videos" / FRONT)
     assert len(check(sick, fps=50)) >= 5
+
+
+def test_a_frame_without_its_picture_is_named(png_set: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(png_set, tmp_path / "set"))
+    path = next((root / "data").rglob("*.parquet"))
+    table = pq.read_table(path)
+    cells = table[FRONT].to_pylist()
+    cells[3], cells[7] = None, {"bytes": None, "path": "elsewhere.png"}
+    place = table.column_names.index(FRONT)
+    holed = table.set_column(place, table.schema.field(FRONT), pa.array(cells, table[FRONT].type))
+    pq.write_table(holed, path, row_group_size=10)
+    assert check(root, fps=30) == [f"data/chunk-000/file-000.parquet has no image of '{FRONT}' in 2 frames"]
+    (root / "elsewhere.png").write_bytes(b"a picture beside the table")
+    assert check(root, fps=30) == [f"data/chunk-000/file-000.parquet has no image of '{FRONT}' in 1 frames"]

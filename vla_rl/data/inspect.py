@@ -191,10 +191,39 @@ def _check_images(dataset: Dataset) -> Iterator[str]:
     """Images are there, one for each frame; of videos the containers' frame counts are held against the frames."""
     for camera in dataset.cameras:
         if dataset.features[camera]["dtype"] == "image":
-            if camera not in _stored(dataset):
-                yield f"camera '{camera}' is announced in meta/info.json but is not in the files"
-            continue
-        yield from _check_videos(dataset, camera)
+            yield from _check_cells(dataset, camera)
+        else:
+            yield from _check_videos(dataset, camera)
+
+
+def _check_cells(dataset: Dataset, camera: str) -> Iterator[str]:
+    if camera not in _stored(dataset):
+        yield f"camera '{camera}' is announced in meta/info.json but is not in the files"
+        return
+    for path in dataset.data_files:
+        if empty := _without_image(dataset, path, camera):
+            yield f"{path.relative_to(dataset.root)} has no image of '{camera}' in {empty} frames"
+
+
+def _without_image(dataset: Dataset, path: Path, camera: str) -> int:
+    """Frames of a file without a picture, neither in it nor beside it; read is only where something is missing."""
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        groups = [group for group in range(file.num_row_groups) if _lacks(file.metadata.row_group(group), camera)]
+        cells = file.read_row_groups(groups, columns=[camera])[camera].to_pylist() if groups else []
+    return sum(not _shown(dataset, cell or {}) for cell in cells)
+
+
+def _lacks(group: Any, camera: str) -> bool:
+    """Whether a row group may hold a cell without bytes, by what its own statistics say."""
+    columns = [group.column(i) for i in range(group.num_columns)]
+    known = [c.statistics for c in columns if c.path_in_schema == f"{camera}.bytes"]
+    return not known or any(s is None or not s.has_null_count or s.null_count for s in known)
+
+
+def _shown(dataset: Dataset, cell: dict[str, Any]) -> bool:
+    return bool(cell.get("bytes")) or bool(cell.get("path") and (dataset.root / cell["path"]).is_file())
 
 
 def _check_videos(dataset: Dataset, camera: str) -> Iterator[str]:
