@@ -82,6 +82,12 @@ def test_an_arm_described_by_a_file_of_ones_own_is_taken_by_every_node(tmp_path)
         assert kinds()[node.name](**given).arm == str(file)
 
 
+def test_a_recorder_alone_listens_to_the_cameras_of_its_arm_unless_it_is_told_others():
+    for asked in ({}, {"arm": "fr3"}):
+        assert "cameras" not in parameters(record_graph(asked), "recorder"), "its node takes those of the description"
+    assert parameters(record_graph({"cameras": "front,side"}), "recorder")["cameras"] == ["front", "side"]
+
+
 @pytest.mark.parametrize(
     ("asked", "said"),
     [

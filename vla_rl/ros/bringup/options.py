@@ -239,7 +239,13 @@ def correct_graph(
 RECORD_OPTIONS = (
     Option("session", "its folder, made where it does not exist", "session", to("recorder.session"), folder),
     Option("arm", "the arm's description: a name, or a .yaml file", "so101", to("recorder.arm")),
-    Option("cameras", "names with commas between", "front,wrist", to("recorder.cameras"), names_of),
+    Option(
+        "cameras",
+        "names with commas between; those of the arm's description where not given",
+        "",
+        lambda names: {"recorder.cameras": names} if names else {},
+        names_of,
+    ),
     Option("compressed", "cameras send JPEG: true or false", "false", FOR_OPERATORS["compressed"], flag),
     Option("always", "one episode from start to end, without an operator", "false", to("recorder.always"), flag),
     *(o for o in SIM_OPTIONS if o.name in ("namespace", "params_file", "dds_profile")),
