@@ -69,3 +69,25 @@ def test_excess_is_zero_inside_the_box_and_the_distance_outside_each_face():
     joints = np.zeros(6)
     tip = limits.chain.tip(joints)
     np.testing.assert_allclose(limits.excess(joints), [*np.maximum(-tip, 0), *np.maximum(tip - 0.1, 0)])
+
+
+def test_joints_of_a_second_arm_which_the_workspace_does_not_bound_are_named():
+    assert Limits.from_spec(SO101).unbounded == Limits.from_spec(serial_arm("one")).unbounded == ()
+    left, right = (prefixed(serial_arm("arm", joints=3), side) for side in ("left_", "right_"))
+    both = Limits.from_spec(replace(left, joints=(*left.joints, *right.joints)))
+    assert both.unbounded == ("right_joint_0", "right_joint_1", "right_joint_2")
+    joints = np.zeros(8)
+    np.testing.assert_allclose(both.chain.tip(joints), Limits.from_spec(left).chain.tip(joints[:4]))
+
+
+def prefixed(spec, side):
+    """An arm whose names begin with its side, to stand beside another on the base."""
+
+    def of_side(frame):
+        return replace(frame, parent="base" if frame.parent == "link_-1" else side + frame.parent)
+
+    joints = [
+        replace(j, name=side + j.name, lerobot_name=side + j.lerobot_name, link=side + j.link, frame=of_side(j.frame))
+        for j in spec.joints
+    ]
+    return replace(spec, joints=tuple(joints), tip=of_side(spec.tip))

@@ -16,6 +16,9 @@ class Chain:
     Args:
         spec: the robot; its joints need their frames, and it needs a tip.
 
+    Attributes:
+        joints: which of the robot's move the tip, from the tip to the root.
+
     Raises:
         ValueError: a frame is missing, or the links don't connect the tip to a root.
     """
@@ -25,23 +28,23 @@ class Chain:
             missing = ["tip"] if spec.tip is None else [f"{j.name}.frame" for j in spec.joints if j.frame is None]
             raise ValueError(f"robot '{spec.name}' has no kinematic chain: it lacks {', '.join(missing)}")
         movers = {joint.link: i for i, joint in enumerate(spec.joints)}
-        self._joints: list[int] = []  # from the tip to the root
+        self.joints: list[int] = []
         parent = spec.tip.parent
-        while parent in movers and len(self._joints) < len(spec.joints):
-            self._joints.append(movers[parent])
+        while parent in movers and len(self.joints) < len(spec.joints):
+            self.joints.append(movers[parent])
             parent = _frame(spec.joints[movers[parent]]).parent
-        if not self._joints or parent in movers:
+        if not self.joints or parent in movers:
             raise ValueError(
                 f"robot '{spec.name}': no joint moves the tip's link '{spec.tip.parent}', or a loop of links"
             )
-        self._parts = [_hinge(spec.joints[i]) for i in self._joints]
+        self._parts = [_hinge(spec.joints[i]) for i in self.joints]
         self._tip = np.array(spec.tip.position)
 
     def tip(self, joints: Array) -> Array:
         """Position of the tip in the base frame, (..., 3) [m], for joints (..., J) [rad]."""
         sines, cosines = np.sin(joints), np.cos(joints)
         point = np.broadcast_to(self._tip, (*joints.shape[:-1], 3))
-        for i, (origin, parts) in zip(self._joints, self._parts, strict=True):
+        for i, (origin, parts) in zip(self.joints, self._parts, strict=True):
             turned = point @ parts
             s, c = sines[..., i, None], cosines[..., i, None]
             point = origin + turned[..., :3] + s * turned[..., 3:6] + c * turned[..., 6:]

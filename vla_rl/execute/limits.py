@@ -54,6 +54,12 @@ class Limits:
         chain, dt = Chain(spec), 1.0 / spec.rate
         return cls(spec.names, spec.low, spec.high, velocity, acceleration, jerk, gripper, box, chain, dt)
 
+    @property
+    def unbounded(self) -> tuple[str, ...]:
+        """Arm joints that the workspace says nothing of, since they do not move the tip: those of a second arm."""
+        moving = np.isin(np.arange(len(self.names)), self.chain.joints) | self.gripper
+        return tuple(name for name, bounded in zip(self.names, moving, strict=True) if not bounded)
+
     def excess(self, joints: Array) -> Array:
         """How far the tip is outside each face of its box, (..., 6) [m], zero inside, for joints (..., J) [rad]."""
         tip = self.chain.tip(joints)

@@ -106,6 +106,8 @@ class ControlNode(LifecycleNode):
         spec = arm_spec(self.config.arm)
         self._controller = Controller(spec, self.config.control())
         self._loop = PeriodicLoop(1.0 / spec.rate)
+        if free := self._controller.limits.unbounded:
+            self.get_logger().warning(f"the workspace does not bound {', '.join(free)}: they do not move the tip")
 
     def cleanup(self) -> None:
         """Forget the robot."""
