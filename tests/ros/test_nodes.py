@@ -131,3 +131,12 @@ def test_a_publisher_that_the_middleware_does_not_tell_is_the_only_one_there_is_
         for info in ({}, {"publisher_gid": None}, {"publisher_gid": {"data": b"told"}}):
             node.hear(info)
         assert node.came == [known, known, b"told"]
+
+
+def test_a_topic_that_is_subscribed_twice_counts_what_comes_on_either():
+    node = Listening(b"one")
+    first = node.hear
+    node.subscribe(String, "words", lambda *_: None, qos.LATCHED)
+    first({})
+    node.hear({})
+    assert node.heard["words"].count == 2

@@ -125,7 +125,7 @@ class NodeMixin:
             max_bytes: of the serialised message.
             options: further ones of rclpy's create_subscription.
         """
-        heard = self._heard[topic] = Heard()
+        heard = self._heard.setdefault(topic, Heard())  # `instruction` is subscribed twice
 
         def receive(data: bytes, info: Any) -> None:
             received_ns = time.monotonic_ns()
