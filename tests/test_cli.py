@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vla_rl import bench, cli
+from vla_rl import bench, build, cli
 from vla_rl.cli import COMMANDS, main
-from vla_rl.commands import doctor
+from vla_rl.commands import doctor, train
 from vla_rl.commands.train import field_docs
 from vla_rl.learn.config import BCConfig
 from vla_rl.record.store import EpisodeStore
@@ -243,6 +243,20 @@ def test_a_full_disk_keeps_every_finished_episode_and_the_same_command_goes_on(t
     assert kept < 3
     assert main([str(a) for a in full]) == 0
     assert len(EpisodeStore(tmp_path / "b" / "episodes", readonly=True)) == 3
+
+
+@pytest.mark.parametrize(("field", "name"), [("init", "weak"), ("critic", "tabletop")])
+def test_training_knows_what_comes_with_the_package_by_name(tmp_path, monkeypatch, field, name):
+    asked = []
+    monkeypatch.setattr(train, "_trainer", lambda _: lambda config, progress: asked.append(config) or {})
+    (tmp_path / "meta").mkdir()
+    (tmp_path / "meta/info.json").write_text("{}")
+    given = {"init": "mine", "critic": "mine", field: name}
+    flags = [text for key, value in given.items() for text in (f"--{key}", value)]
+    assert main(["train", "best_of_n", "--data", str(tmp_path), "--out", str(tmp_path / "out"), *flags]) == 0
+    known = {"init": build.shipped(), "critic": build.shipped_critics()}
+    assert Path(getattr(asked[0], field)) == known[field][name]
+    assert "mine" in (asked[0].init, asked[0].critic)
 
 
 def test_an_environment_that_is_not_ours_is_collected_trained_and_evaluated_without_code(tmp_path, capsys):

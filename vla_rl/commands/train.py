@@ -70,10 +70,18 @@ def run(args: argparse.Namespace) -> Result:
     """Train; 130 where Ctrl-C ended it, after a checkpoint was saved."""
     config = read_config_flags(args, ALGORITHMS[args.algorithm])
     config = dataclasses.replace(config, data=tuple(str(build.dataset_root(path)) for path in config.data))
+    config = dataclasses.replace(config, **_shipped(config))
     result = _trainer(args.algorithm)(config, progress=True)
     return Result(
         {"command": f"train {args.algorithm}", **result}, 130 if result.get("stopped") == "interrupted" else 0
     )
+
+
+def _shipped(config: Any) -> dict[str, str]:
+    """Fields that name what comes with the package, with its folder."""
+    known = {"init": build.shipped(), "policy": build.shipped(), "critic": build.shipped_critics()}
+    given = {field: getattr(config, field, "") for field in known}
+    return {field: str(known[field][name]) for field, name in given.items() if name in known[field]}
 
 
 def _trainer(algorithm: str) -> Callable[..., dict[str, Any]]:
