@@ -32,7 +32,7 @@ def check(bus: Any, forgiven: Container[str] = ()) -> None:
         bus: LeRobot's, open.
         forgiven: motors that may be overloaded: grippers that squeeze something.
     """
-    if not _feetech(bus):
+    if not feetech(bus):
         missing = [motor for motor in bus.motors if bus.ping(motor, num_retry=TRIES) is None]
         if missing:
             raise ValueError(f"no answer from {', '.join(missing)} on {bus.port}: is the arm powered?")
@@ -65,7 +65,8 @@ def wrong(number: int, name: str, bits: int, forgiven: bool = False) -> str:
     return f"servo {number} ({name}) is {' and '.join(words)}"
 
 
-def _feetech(bus: Any) -> bool:
+def feetech(bus: Any) -> bool:
+    """Whether a bus of LeRobot's speaks the protocol of Feetech's STS and SMS servos."""
     from lerobot.motors.feetech import FeetechMotorsBus
 
     return isinstance(bus, FeetechMotorsBus) and bus.protocol_version == 0

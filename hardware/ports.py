@@ -6,7 +6,7 @@ import glob
 import grp
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import MISSING, fields
 from pathlib import Path
@@ -68,17 +68,20 @@ def lacks_port(what: str, kind: str, settings: Mapping[str, Any]) -> bool:
     return "port" in needed
 
 
-def tune(handler: Any) -> None:
+def tune(handler: Any, reply_s: Callable[[], float] = lambda: REPLY_S) -> None:
     """Let the servos' SDK wait for answers as long as they take, asleep: of itself it waits 50 ms, and never sleeps.
 
     Args:
         handler: the SDK's, open.
+        reply_s: how long an answer may take to begin [s].
     """
     handler.ser.timeout = 1e-3
+    with suppress(Exception):  # an FTDI chip keeps what came for 16 ms, unless told; most ports know no such thing
+        handler.ser.set_low_latency_mode(True)
 
     def patience(length: int) -> None:
         handler.packet_start_time = handler.getCurrentTime()
-        handler.packet_timeout = handler.tx_time_per_byte * (length + 3) + REPLY_S * 1e3
+        handler.packet_timeout = handler.tx_time_per_byte * (length + 3) + reply_s() * 1e3
 
     handler.setPacketTimeout = patience
 

@@ -1,9 +1,9 @@
 """ServoDriver: a LeRobot robot whose joints are servos on one serial bus, through LeRobot's own bus.
 
 What it does besides: it takes the line for itself; asks on a clean line, so that a late answer is never taken for the
-next; repeats what got lost, a bounded number of times, servo by servo; reads goals back, since what is written to
-all servos at once is not acknowledged; looks at every servo's own fault register once a period; and never lets go of a
-torque that it found on.
+next; repeats what got lost, for a bounded time, to those servos whose answers did (vla_rl.hardware.persistence); reads
+goals back, since what is written to all servos at once is not acknowledged; looks at every servo's own fault register
+once a period; and never lets go of a torque that it found on.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 from vla_rl.hardware import calibration, census
 from vla_rl.hardware.census import discard
 from vla_rl.hardware.lerobot_driver import Driver, Gone, MissedError, Values, one_line
+from vla_rl.hardware.persistence import Persistence
 from vla_rl.hardware.ports import check_port, tune
 from vla_rl.robot import Fault
 from vla_rl.types import RobotSpec
@@ -42,6 +43,7 @@ class ServoDriver(Driver):
         self._limp: list[str] = []  # motors that were found without torque
         self._measures: dict[str, float] = {}
         self._told = True
+        self._persistence: Persistence | None = None
 
     @property
     def name(self) -> str:
@@ -76,6 +78,8 @@ class ServoDriver(Driver):
             self._bus.connect(handshake=False)
             self._bus.port_handler.ser.exclusive = True
             tune(self._bus.port_handler)
+            if census.feetech(self._bus):
+                self._persistence = Persistence(self._bus, lambda lost: self.counts.update(errors=lost))
         except Exception as error:
             reason = "another program has it" if "lock" in str(error) else one_line(error)
             raise ValueError(f"port {self._bus.port} does not open: {reason}") from error
@@ -122,10 +126,12 @@ class ServoDriver(Driver):
         self._asked(partial(self._bus.enable_torque, self._limp) if self.rejoined else self.robot.configure)
 
     def read(self) -> Values:
-        """Every joint's position; servo by servo where asking all at once got no good answer."""
+        """Every joint's position; servo by servo where asking all at once got no good answer, and is not persistent."""
         try:
             found = self._asked(lambda: self._bus.sync_read("Present_Position"), 0)
-        except MissedError:
+        except MissedError as missed:
+            if self._persistence:
+                raise MissedError(f"{self._named(self._persistence.silent)}: {missed}") from missed
             found = self._each("Present_Position", 1)
         return {f"{motor}.pos": float(value) for motor, value in found.items()}
 
@@ -138,6 +144,7 @@ class ServoDriver(Driver):
 
         def send() -> Values:
             self._written = {name: float(value) for name, value in self.robot.send_action(goals).items()}
+            self.counts["unconfirmed"] += not self._told  # the last ones: nobody had time to read them back
             self._told = False
             return self._written
 
@@ -261,8 +268,12 @@ class ServoDriver(Driver):
             try:
                 found[motor] = self._asked(partial(self._bus.sync_read, register, [motor]), retries)[motor]
             except MissedError as missed:
-                raise MissedError(f"servo {self._bus.motors[motor].id} ({motor}): {missed}") from missed
+                raise MissedError(f"{self._named([self._bus.motors[motor].id])}: {missed}") from missed
         return found
+
+    def _named(self, numbers: Iterable[int]) -> str:
+        names = {motor.id: name for name, motor in self._bus.motors.items()}
+        return ", ".join(f"servo {number} ({names[number]})" for number in numbers)
 
     def _asked[T](self, question: Callable[[], T], retries: int = RETRIES, patience_s: float = -1.0) -> T:
         """The answer to a question, asked on a clean line and again if it gets lost.
