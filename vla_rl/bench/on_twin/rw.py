@@ -28,7 +28,7 @@ def run(seconds: float, quick: bool) -> dict[str, float]:
         done, errors, clock = threading.Event(), 0, Clock()
         person = threading.Thread(target=_carry, args=(twin, done))
         person.start()
-        gc.freeze()  # to look through all that torch and LeRobot have loaded takes longer than a servo's answer may, 50 ms
+        gc.freeze()  # to look through all that LeRobot loads takes longer than it waits for a servo, 50 ms
         before, periods = twin.status()["follower"]["counts"]["goals"], round(seconds * SPEC.rate)
         for _ in range(periods):
             try:
