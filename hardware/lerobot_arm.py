@@ -286,6 +286,7 @@ class LeRobotArm:
             heard = self._driver.confirm()
             if heard:
                 self._watch.goals(self._radians(heard), time.monotonic_ns())
+                wrong = wrong or self._watch.verdict(time.monotonic_ns())
         except Fault as fault:
             wrong = str(fault)
         except MissedError as missed:

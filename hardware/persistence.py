@@ -23,7 +23,7 @@ from typing import Any
 from vla_rl.hardware.ports import REPLY_S, tune
 from vla_rl.hardware.twin.protocol import HEADER, Instruction, Packet, checksum
 
-PATIENCE_S = 0.025  # no question is asked again after so long: a period is 33 ms
+PATIENCE_S = 0.025  # no question is asked again after so long: a period is 33 ms; where little gets lost, once
 SILENCE_S = 0.003  # after an answer: the next one would have come
 TRIES = 3  # of a question to one servo
 PROMPT_S, USUALLY = 0.006, 4.0  # where answers get lost: the shortest wait for one, and how many usual ones it is
@@ -48,7 +48,7 @@ class Persistence:
         handler.txRxPacket = self._one
         reader.txRxPacket, writer.txPacket = partial(self._group, reader), partial(self._tell, writer)
         tune(bus.port_handler, self._wait)
-        self._lost, self._share_lost, self._usual_s = lost, 0.0, REPLY_S
+        self._lost, self._share_lost, self._usual_s = lost, 0.0, PROMPT_S / USUALLY
         self.silent: list[int] = []
 
     @property
@@ -56,16 +56,16 @@ class Persistence:
         """Whether the line lost many answers lately."""
         return self._share_lost > LOSSY
 
-    def _wait(self) -> float:
-        """How long to wait for an answer to begin [s]: on a lossy line, where it rarely comes late and often never."""
-        return min(REPLY_S, max(PROMPT_S, USUALLY * self._usual_s)) if self.lossy else REPLY_S
+    def _wait(self, known: bool = False) -> float:
+        """How long to wait for an answer to begin [s]; less where answers get lost, or are known to come by now."""
+        return min(REPLY_S, max(PROMPT_S, USUALLY * self._usual_s)) if known or self.lossy else REPLY_S
 
     def _one(self, port: Any, packet: list[int]) -> tuple[Any, int, int]:
         """`txRxPacket` of the SDK's packet handler: whatever one servo is asked or told."""
         from scservo_sdk import COMM_RX_CORRUPT, COMM_RX_TIMEOUT
 
         size = 6 + (packet[6] if packet[4] == Instruction.READ else 0)
-        for _ in range(TRIES):
+        for _ in range(1 if packet[2] in self.silent else TRIES):
             answer, result, error = self._ask_once(port, packet)
             if result == 0 and answer is not None and len(answer) != size:
                 result = COMM_RX_CORRUPT  # the SDK does not look how long an answer is
@@ -84,28 +84,28 @@ class Persistence:
 
     def _group(self, reader: Any) -> int:
         """`txRxPacket` of the SDK's GroupSyncRead, whose `data_dict` comes with an empty list for each id."""
-        self.silent, first = list(reader.data_dict), True
-        count, end = len(self.silent), time.monotonic() + PATIENCE_S
+        everyone = self.silent = list(reader.data_dict)
+        end, rounds = time.monotonic() + PATIENCE_S, 0
         while True:
-            asked = self.silent
+            asked, known = self.silent, len(self.silent) < len(everyone)
             result = int(reader.ph.syncReadTx(reader.port, reader.start_address, reader.data_length, asked, len(asked)))
             if result == 0:
-                result = self._listen(reader)
-            if first:
-                self._share_lost += MEMORY * (len(self.silent) / count - self._share_lost)
-                first = False
+                result = self._listen(reader, self._wait(known))
+            if rounds == 0:
+                self._share_lost += MEMORY * (len(self.silent) / len(everyone) - self._share_lost)
+            rounds += 1
             if not self.silent:
                 return result
             self._lost(len(self.silent))
-            if time.monotonic() > end:
+            if time.monotonic() > end or (rounds > 1 and not self.lossy):
                 return result
 
-    def _listen(self, reader: Any) -> int:
+    def _listen(self, reader: Any, wait_s: float) -> int:
         """Take answers, in whatever order, until all are there or the line is silent."""
         from scservo_sdk import COMM_RX_CORRUPT, COMM_RX_TIMEOUT, COMM_SUCCESS
 
         serial, asked, data, began = reader.port.ser, self.silent, b"", time.monotonic()
-        end = began + self._wait()
+        end = began + wait_s
         while self.silent and time.monotonic() < end:
             if not (more := serial.read(max(1, serial.in_waiting))):
                 continue
