@@ -93,7 +93,7 @@ class Histogram(Head):
 
     @override
     def mean(self, out: Tensor) -> Tensor:
-        return out.softmax(-1) @ self.centres
+        return (out.softmax(-1) * self.centres).sum(-1)  # no matrix product: mixed precision would round it
 
     @override
     def variance(self, out: Tensor) -> Tensor:
@@ -137,7 +137,7 @@ class C51(TwoHot):
     def backup(self, out: Tensor, reward: Tensor, discount: Tensor) -> Tensor:
         """The projected distribution of r + discount * Z, (..., size)."""
         moved = reward.unsqueeze(-1) + discount.unsqueeze(-1) * self.centres
-        return (out.softmax(-1).unsqueeze(-2) @ self.histogram(moved)).squeeze(-2)
+        return (out.softmax(-1).unsqueeze(-1) * self.histogram(moved)).sum(-2)
 
 
 class HLGauss(Histogram):
