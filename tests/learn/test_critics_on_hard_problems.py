@@ -106,6 +106,12 @@ def test_a_support_that_clips_targets_is_said_with_the_range_needed(tmp_path, ca
     assert "set --low and --high" in said
 
 
+@pytest.mark.parametrize("head", ["mse", "quantile"])
+def test_a_head_that_clips_nothing_is_not_said_to(tmp_path, capsys, head):
+    learn(transitions(treadmill(), 2, 1), tmp_path / "run", algo="iql", low=-1.0, high=1.0, steps=20, head=head)
+    assert "clipped" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [

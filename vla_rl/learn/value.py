@@ -39,6 +39,7 @@ from vla_rl.policy.folder import fingerprint
 from vla_rl.value.checkpoint import save_critic
 from vla_rl.value.config import CriticConfig
 from vla_rl.value.critic import ChunkCritic
+from vla_rl.value.heads import Histogram
 from vla_rl.value.inputs import critic_stats
 from vla_rl.value.state_value import StateValue
 from vla_rl.value.support import Support
@@ -171,9 +172,10 @@ class CriticLearner(Learner):
         self.config, self.source, self.device, self.rank, self.world = config, source, device, rank, world
         self.data = source.transitions
         self.held = held_out(self.data, config.holdout, config.seed)
-        weights = np.where(self.held, 0.0, sampling_weights(self.data, config))
+        kept, weights = np.flatnonzero(~self.held), np.zeros(len(self.data))
+        weights[kept] = sampling_weights(self.data, config, kept)
         self.sampler = ChunkSampler(weights, config.batch * world, config.seed)
-        self.algorithm = make_algorithm(config, self.data, np.flatnonzero(~self.held), source.relative).to(device)
+        self.algorithm = make_algorithm(config, self.data, kept, source.relative).to(device)
         self.model = self.algorithm
         self.warned = ""
 
@@ -210,9 +212,10 @@ class CriticLearner(Learner):
         return 1.0 - rank_correlation(self.algorithm.target_values(batch).cpu(), batch.mc_return.cpu())
 
     def _look_at_support(self) -> None:
-        """Say, once, where more than 1% of the targets lie outside the support."""
+        """Say, once, where more than 1% of the targets lie outside the support of a head that clips them."""
         support, target = self.algorithm.critic.config.support, self.algorithm.last_target
-        line = support.warning(target) if len(target) else None
+        clips = isinstance(self.algorithm.critic.head, Histogram)
+        line = support.warning(target) if clips and len(target) else None
         if line and not self.warned:
             self.warned = f"{line}: set --low and --high"
             print(f"vla-rl train: WARNING: {self.warned}", file=sys.stderr)
@@ -349,29 +352,38 @@ def held_out(data: ChunkTransitions, share: float, seed: int) -> NDArray[np.bool
     return np.isin(owner, np.random.default_rng((seed, HOLDOUT)).permutation(episodes)[:count])
 
 
-def sampling_weights(data: ChunkTransitions, config: CriticRunConfig) -> NDArray[np.float64]:
-    """Sampling weight of each transition, (len(data),): by `--sessions`, or by `--mix`.
+def sampling_weights(
+    data: ChunkTransitions, config: CriticRunConfig, rows: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Sampling weight of each of some transitions, (len(rows),): by `--sessions`, or by `--mix`.
 
     Raises:
-        ValueError: both are given, or not one share for each set, or more sessions than sets.
+        ValueError: both are given, or more sessions than sets, or a share cannot be given.
     """
     if not config.sessions:
-        return set_weights(data, config.mix)
+        return set_weights(data, config.mix, rows)
     if config.mix or config.sessions > len(data.sets):
         raise ValueError(f"--sessions {config.sessions} of {len(data.sets)} data sets: give at most all, and no --mix")
-    return half_and_half(data.owner >= len(data.sets) - config.sessions, data.human)
+    return half_and_half(data.owner[rows] >= len(data.sets) - config.sessions, data.human[rows])
 
 
-def set_weights(data: ChunkTransitions, mix: tuple[float, ...]) -> NDArray[np.float64]:
-    """Sampling weight of each transition, (len(data),): each set its share (RLPD's 50/50 is (1, 1)), or all alike.
+def set_weights(data: ChunkTransitions, mix: tuple[float, ...], rows: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Sampling weight of each of some transitions, (len(rows),): each set its share (RLPD's 50/50 is (1, 1)), or all
+    alike.
 
     Raises:
-        ValueError: not one share for each set.
+        ValueError: not one share for each set, or a share for a set that has none of these transitions.
     """
     if not mix:
-        return np.ones(len(data))
+        return np.ones(len(rows))
     if len(mix) != len(data.sets):
         raise ValueError(f"--mix has {len(mix)} shares for {len(data.sets)} data sets")
-    bounds = np.cumsum([len(each) for each in data.sets])
-    owner = np.searchsorted(bounds, data.starts, side="right")
-    return (np.asarray(mix) / np.maximum(np.bincount(owner, minlength=len(mix)), 1))[owner]
+    owner = data.owner[rows]
+    count = np.bincount(owner, minlength=len(mix))
+    empty = [number for number, share in enumerate(mix) if share > 0 and not count[number]]
+    if empty:
+        raise ValueError(
+            f"--mix gives data set {empty[0]} a share of {mix[empty[0]]:g}, but no transition of it is left: its "
+            "episodes are too short, or held out"
+        )
+    return (np.asarray(mix) / np.maximum(count, 1))[owner]
