@@ -51,6 +51,10 @@ class Head(nn.Module):
         """The target r + discount * Z for outputs (..., size) at the next state; its mean where no more is kept."""
         return reward + discount * self.mean(out)
 
+    def mixed(self, out: Tensor) -> Tensor:
+        """Outputs (N, ..., size) to those that stand for all N in equal shares, (..., size)."""
+        return out.mean(0)
+
 
 class Mse(Head):
     """The mean alone, by squared error. Outputs count in half supports from its centre, so that they are of size 1."""
@@ -94,6 +98,10 @@ class Histogram(Head):
     @override
     def mean(self, out: Tensor) -> Tensor:
         return (out.softmax(-1) * self.centres).sum(-1)  # no matrix product: mixed precision would round it
+
+    @override
+    def mixed(self, out: Tensor) -> Tensor:
+        return out.log_softmax(-1).logsumexp(0)
 
     @override
     def variance(self, out: Tensor) -> Tensor:
