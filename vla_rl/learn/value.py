@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vla_rl.data.dataset import fingerprint_of, open_dataset
-from vla_rl.data.rollouts import RolloutConfig, load_trajectories
+from vla_rl.data.dataset import Dataset, fingerprint_of, open_dataset
+from vla_rl.data.rollouts import RETURN, RolloutConfig, load_trajectories
 from vla_rl.data.sampler import ChunkSampler
+from vla_rl.data.sidecars import about_column
 from vla_rl.data.transitions import ChunkBatch, ChunkTransitions, TransitionConfig
 from vla_rl.learn.bc import newest
 from vla_rl.learn.calql import CQL, CalQL
@@ -35,7 +37,9 @@ from vla_rl.learn.report import counter
 from vla_rl.learn.run import check_out
 from vla_rl.learn.train import Learner, Training, make_accelerator
 from vla_rl.policy.configuration_vla_rl import VLAConfig
-from vla_rl.policy.folder import fingerprint
+from vla_rl.policy.folder import OWN_TYPE, fingerprint, read_config
+from vla_rl.policy.layers import LAYERS
+from vla_rl.value.aggregate import check_ensemble
 from vla_rl.value.checkpoint import save_critic
 from vla_rl.value.config import CriticConfig
 from vla_rl.value.critic import ChunkCritic
@@ -79,6 +83,7 @@ def train_value(config: CriticRunConfig, progress: bool = True) -> dict[str, Any
         raise ValueError("a run needs data (LeRobotDataset v3 folders), policy (a checkpoint) and out (its folder)")
     out = Path(config.out)
     check_out(out, config)
+    _require_choices(config)
     accelerator = make_accelerator(config)
     with accelerator.main_process_first():
         source = load_source(config, progress and accelerator.is_main_process)
@@ -87,15 +92,22 @@ def train_value(config: CriticRunConfig, progress: bool = True) -> dict[str, Any
     return Training(config, learner, out, accelerator, checkpoint, progress).run()
 
 
+def _require_choices(config: CriticRunConfig) -> None:
+    """Raise ValueError for a critic that cannot be, before data sets are decoded for it."""
+    names = ("bins", "head", "ensemble", "gamma", "chunk_encoder", "width", "depth", "encoder")
+    CriticConfig(1, 0, 1, 1, low=0.0, high=1.0, **{name: getattr(config, name) for name in names})
+    check_ensemble(config.aggregate or "mean", config.ensemble)
+    if config.layer not in LAYERS:
+        raise ValueError(f"unknown layer '{config.layer}'; there are: {', '.join(LAYERS)}")
+
+
 def load_source(config: CriticRunConfig, progress: bool = False) -> Source:
     """Read data sets as transitions under a policy: features, rewards and candidates, computed where they were not yet.
 
     Raises:
         ValueError: one of them cannot be read, or they do not fit together.
     """
-    folder = resolve(config.policy)
-    policy = VLAConfig.from_pretrained(folder)
-    assert isinstance(policy, VLAConfig)
+    policy, folder = _policy(config), resolve(config.policy)
     window, needs = config.window or policy.n_action_steps, candidates_needed(config)
     if window > policy.horizon:
         raise ValueError(f"--window {window} is longer than the policy's chunks of {policy.horizon} actions")
@@ -111,6 +123,8 @@ def load_source(config: CriticRunConfig, progress: bool = False) -> Source:
     )
     sets = []
     for root in config.data:
+        _require_actions(open_dataset(root), policy.action_names, config.policy)
+        _require_discount(root, config)
         with counter(f"reading {Path(root).name}", progress) as show:
             sets.append(load_trajectories(root, folder, reading, device=config.device, progress=show))
     cut = TransitionConfig(window, config.gamma, config.n_step, config.ends, needs)
@@ -122,6 +136,42 @@ def load_source(config: CriticRunConfig, progress: bool = False) -> Source:
     }
     relative = tuple(policy.relative_mask) if any(policy.relative_mask) else ()
     return Source(ChunkTransitions(sets, cut), card, relative, folder)
+
+
+def _policy(config: CriticRunConfig) -> VLAConfig:
+    """The config of the policy whose features the critic reads.
+
+    Raises:
+        ValueError: it is none of ours.
+    """
+    folder = resolve(config.policy)
+    if (kind := read_config(folder)["type"]) != OWN_TYPE:
+        raise ValueError(
+            f"--policy {config.policy} is of type '{kind}', and critics read the features of a policy of type "
+            f"'{OWN_TYPE}': give one of those with --encoder own, and the critic can steer the other"
+        )
+    policy = VLAConfig.from_pretrained(folder)
+    assert isinstance(policy, VLAConfig)
+    return policy
+
+
+def _require_actions(dataset: Dataset, names: Sequence[str], policy: str) -> None:
+    """Raise ValueError where a data set and a policy are of different arms."""
+    there = dataset.names("action")
+    if there and names and there != list(names):
+        raise ValueError(f"{dataset.root} has the actions {', '.join(there)}; --policy {policy} has {', '.join(names)}")
+
+
+def _require_discount(root: str, config: CriticRunConfig) -> None:
+    """Raise ValueError where an algorithm would learn from returns of another discount than its own."""
+    if not (config.reward and ALGORITHMS[config.algo].needs_returns):
+        return
+    made = about_column(Path(root), RETURN, config.reward).get("gamma", config.gamma)
+    if made != config.gamma:
+        raise ValueError(
+            f"the returns '{config.reward}' of {root} have gamma {made:g}, this run {config.gamma:g}: make them again "
+            f"with `vla-rl dataset reward --gamma {config.gamma:g}`, or give --gamma {made:g}"
+        )
 
 
 def candidates_needed(config: CriticRunConfig) -> Needs:
@@ -352,9 +402,7 @@ def held_out(data: ChunkTransitions, share: float, seed: int) -> NDArray[np.bool
     return np.isin(owner, np.random.default_rng((seed, HOLDOUT)).permutation(episodes)[:count])
 
 
-def sampling_weights(
-    data: ChunkTransitions, config: CriticRunConfig, rows: NDArray[np.int64]
-) -> NDArray[np.float64]:
+def sampling_weights(data: ChunkTransitions, config: CriticRunConfig, rows: NDArray[np.int64]) -> NDArray[np.float64]:
     """Sampling weight of each of some transitions, (len(rows),): by `--sessions`, or by `--mix`.
 
     Raises:
@@ -368,8 +416,7 @@ def sampling_weights(
 
 
 def set_weights(data: ChunkTransitions, mix: tuple[float, ...], rows: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Sampling weight of each of some transitions, (len(rows),): each set its share (RLPD's 50/50 is (1, 1)), or all
-    alike.
+    """Sampling weight of some transitions, (len(rows),): each set its share (RLPD's 50/50 is (1, 1)), or all alike.
 
     Raises:
         ValueError: not one share for each set, or a share for a set that has none of these transitions.
