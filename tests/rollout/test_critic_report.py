@@ -158,7 +158,7 @@ def test_data_that_have_changed_since_the_training_hold_nothing_out(trained_else
 
 def test_a_critic_is_judged_where_it_is_asked_to_be_and_not_where_it_was_trained(trained_elsewhere, monkeypatch):
     monkeypatch.setattr(critic_report, "fingerprint_of", lambda dataset: "as it was")
-    with pytest.raises(ValueError, match="^read$"):
+    with pytest.raises(ValueError, match=r"^read$"):
         held_decisions("critic", (), "", 10, np.random.default_rng(0), "cpu")
     assert [config.device for config in trained_elsewhere] == ["cpu"]
 

@@ -173,9 +173,7 @@ class ReplayBuffer:
             )
         return buffer
 
-    def to_dataset(
-        self, out: str | Path, fps: float, instruction: str, meta: Mapping[str, Any] | None = None
-    ) -> Path:
+    def to_dataset(self, out: str | Path, fps: float, instruction: str, meta: Mapping[str, Any] | None = None) -> Path:
         """Write what is held as a LeRobotDataset v3, `out`/dataset, by way of an episode store, `out`/episodes.
 
         An episode whose beginning was overwritten starts where it does here; one under way ends where it does, as cut.
