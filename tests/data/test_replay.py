@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from lerobot.rl.buffer import ReplayBuffer as TheirBuffer
 
 from vla_rl.data.cache import build
+from vla_rl.data.dataset import open_dataset
 from vla_rl.data.replay import ReplayBuffer
 from vla_rl.data.transitions import ChunkTransitions, TransitionConfig
 
@@ -164,6 +165,18 @@ def test_a_data_set_goes_in_and_comes_out_as_it_was(png_set, tmp_path):
         np.testing.assert_array_equal(again.columns[name], cache.columns[name])
     for camera in cache.images:
         np.testing.assert_array_equal(again.images[camera], cache.images[camera])
+
+
+def test_an_observation_behind_a_time_limit_leaves_the_ring_as_no_step(tmp_path):
+    """Nobody acted in it: as a step it would teach that every episode ends with an action of zeros."""
+    buffer = ReplayBuffer(8, TransitionConfig(1, 0.9), observation(0), 1)
+    for row in range(1, 4):
+        last = observation(99) if row == 3 else None
+        buffer.add(observation(row), np.float32([row]), 1.0, truncated=row == 3, last=last)
+    out = open_dataset(buffer.to_dataset(tmp_path / "out", 10.0, "lift"))
+    columns = out.columns(["action", "next.truncated"])
+    assert columns["action"].ravel().tolist() == [1, 2, 3]
+    assert columns["next.truncated"].ravel().tolist() == [False, False, True]
 
 
 def test_a_ring_with_no_room_for_one_transition_is_refused():

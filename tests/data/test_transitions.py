@@ -279,3 +279,26 @@ def test_a_gymnasium_episode_with_its_last_observation_loses_no_step():
     data = recorded([5], terminal=[])
     batch = ChunkTransitions.from_arrays(window=1, gamma=GAMMA, **data).batch(np.arange(4))
     assert list(itertools.chain(*batch.next_state.tolist())) == [1, 2, 3, 4]
+
+
+def test_candidates_that_no_transition_leads_to_are_named_and_not_left_to_terminals():
+    """Drawn at every 8th step, and a window of 4: only the last chunk of every episode would count, and nobody knew."""
+    drawn = np.array([0, 8, 16, 20, 28, 36])
+    data = recorded([20, 20], terminal=[0, 1], candidates=np.zeros((6, 2, 8, 2)), candidate_rows=drawn)
+    with pytest.raises(ValueError, match="no two observations that lie 4 steps apart, terminals at most are left"):
+        ChunkTransitions.from_arrays(window=4, gamma=GAMMA, ends="pad", need="both", **data)
+    assert len(ChunkTransitions.from_arrays(window=8, gamma=GAMMA, ends="pad", need="both", **data)) == 6
+
+
+def test_candidates_of_several_policies_are_cut_to_what_all_have_and_not_below_the_window():
+    """Chunks of one policy have 8 actions, of the other 5: a critic reads the first of them."""
+    sets = [
+        Trajectories.of(**recorded([6], [0], candidates=np.full((6, k, h, 2), h), candidate_rows=np.arange(6)))
+        for k, h in ((4, 8), (3, 5))
+    ]
+    transitions = ChunkTransitions(sets, TransitionConfig(5, GAMMA, ends="pad", candidates="here"))
+    batch = transitions.batch(np.arange(len(transitions)))
+    assert batch.candidates.shape == (12, 3, 5, 2)
+    assert (batch.candidates[:, 0, 0, 0] == torch.tensor([8.0] * 6 + [5.0] * 6)).all()
+    with pytest.raises(ValueError, match="candidates of 5 actions are shorter than the window, 6"):
+        ChunkTransitions(sets, TransitionConfig(6, GAMMA, ends="pad", candidates="here"))

@@ -10,9 +10,9 @@ from vla_rl.learn.idql import implicit_weight
 from vla_rl.learn.iql import expectile_loss, expectile_weight
 from vla_rl.learn.ranks import rank_correlation
 from vla_rl.learn.rebrac import actor_loss, distance
-from vla_rl.learn.td import best_of_n, follow, frozen, regression, target_network, td_target
+from vla_rl.learn.td import backed_up, best_of_n, follow, frozen, regression, target_network, td_target
 from vla_rl.value.aggregate import minimum
-from vla_rl.value.heads import make_head
+from vla_rl.value.heads import HEADS, make_head
 from vla_rl.value.support import Support
 
 
@@ -99,7 +99,27 @@ def test_conservative_term_lies_between_the_mean_and_the_maximum_and_sharpens():
 
 def test_best_of_n_takes_the_pessimistic_value_of_each_before_the_best():
     values = torch.tensor([[[1.0, 0.3]], [[-1.0, 0.2]]])  # (E, B, K): the first is liked by one member only
-    assert best_of_n(values, minimum).tolist() == pytest.approx([0.2])
+    head = make_head("mse", Support(-1.0, 1.0, 2))  # outputs are values
+    best = best_of_n(head, values.unsqueeze(-1), minimum)
+    assert best.value.tolist() == pytest.approx([0.2])
+    assert best.out.flatten().tolist() == pytest.approx([0.3, 0.2]), "the chunk that was taken"
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_what_is_backed_up_has_the_pessimistic_mean_and_the_distribution_around_it(name):
+    head = make_head(name, Support(-3.0, 3.0, 61))
+    sharp = 4.0 * torch.randn(2, 5, head.size, generator=torch.Generator().manual_seed(0))
+    out = sharp if name in ("c51", "two-hot", "hl-gauss") else 0.3 * sharp
+    value = head.mean(out).amin(0)
+    reward, discount = torch.linspace(-0.1, 0.1, 5), torch.tensor([0.5, 0.5, 0.5, 0.5, 0.0])
+    target = backed_up(head, out, value, reward, discount)
+    if name not in ("c51", "quantile"):
+        torch.testing.assert_close(target, td_target(reward, discount, value), rtol=0, atol=1e-5)
+        return
+    said = target.clamp(min=1e-30).log() if name == "c51" else (target - head.centre) / head.scale
+    torch.testing.assert_close(head.mean(said), td_target(reward, discount, value), rtol=0, atol=1e-2)
+    spread = head.variance(head.mixed(out))
+    torch.testing.assert_close(head.variance(said), discount**2 * spread, rtol=0.05, atol=5e-3)
 
 
 def test_rows_count_by_their_weight():

@@ -2,7 +2,10 @@
 
 import numpy as np
 import pytest
+import torch
 from mdps import GAMMA, World, learn, q_table, returns, transitions
+
+from vla_rl.data.transitions import ChunkTransitions
 
 LEFT, RIGHT = np.full((2, 1), -1.0, np.float32), np.full((2, 1), 1.0, np.float32)
 LINE = World((6,), window=2)
@@ -85,6 +88,25 @@ def test_conservative_learners_distrust_chunks_without_data(tmp_path):
     assert found["calql"][:, 0].min() > least - 0.2  # no further than to what the data earned
 
 
+@pytest.mark.parametrize("head", ["c51", "quantile"])
+@pytest.mark.parametrize("algo", ["iql", "qc", "td3bc"])
+def test_a_head_that_keeps_distributions_knows_a_risk_before_it_is_taken(tmp_path, algo, head):
+    """A step that earns nothing leads to a coin: its return is +-gamma, which no expectation tells."""
+    coins = np.tile([1.0, -1.0], 60)
+    rows, last = 2 * len(coins), np.tile([False, True], len(coins))
+    data = ChunkTransitions.from_arrays(
+        window=1, gamma=GAMMA, ends="pad", need="both", features=np.tile(np.eye(2, dtype=np.float32), (len(coins), 1)),
+        action=np.zeros((rows, 1)), reward=np.repeat(coins, 2) * last, done=last, candidates=np.zeros((rows, 2, 1, 1)),
+    )  # fmt: skip
+    learned = learn(data, tmp_path, algo=algo, head=head, bins=21, low=-1.5, high=1.5, steps=500)
+    with torch.no_grad():
+        target = learned.target
+        out = target.logits(target.embed(torch.eye(2)[:1], torch.zeros(1, 0)), torch.zeros(1, 1, 1, 1))
+    assert float(target.head.mean(out).abs().max()) < 0.2
+    assert float(target.head.variance(out).min()) > 0.5 * GAMMA**2
+    assert float(target.head.quantile(out, 0.2).max()) < -0.6 * GAMMA
+
+
 def test_a_takeover_edge_is_never_bootstrapped_across(tmp_path):
     """HIL-SERL's demo store and LeRobot's offline buffer join one correction's end to the next one's start."""
     rows = LINE.record(30)
@@ -104,6 +126,12 @@ def test_a_support_that_clips_targets_is_said_with_the_range_needed(tmp_path, ca
     said = capsys.readouterr().err
     assert "lie outside the support" in said
     assert "set --low and --high" in said
+
+
+@pytest.mark.parametrize("head", ["mse", "quantile"])
+def test_a_head_that_clips_nothing_is_not_said_to(tmp_path, capsys, head):
+    learn(transitions(treadmill(), 2, 1), tmp_path / "run", algo="iql", low=-1.0, high=1.0, steps=20, head=head)
+    assert "clipped" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

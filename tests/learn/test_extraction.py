@@ -1,10 +1,15 @@
 """From a critic to a policy: which frames are imitated, how much, with which targets, and what they are told."""
 
+import json
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
-from test_bc import EPISODES, LENGTH, SIZE, cache
+from lerobot.policies.act.configuration_act import ACTConfig
+from test_bc import EPISODES, LENGTH, NAMES, SIZE, cache
 
+from vla_rl.data.sidecars import write_column
 from vla_rl.data.trajectories import Trajectories
 from vla_rl.learn import extraction
 from vla_rl.learn.advantages import Judged, carried
@@ -12,8 +17,10 @@ from vla_rl.learn.awr import AdvantageWeightedCloning, advantage_weight, best_sh
 from vla_rl.learn.bc import BehaviourCloning
 from vla_rl.learn.best_of_n import BestOfN, best_candidates
 from vla_rl.learn.config import BCConfig
+from vla_rl.learn.critic_config import CriticRunConfig
 from vla_rl.learn.extraction_config import AWRConfig, BestOfNConfig, RecapConfig
 from vla_rl.learn.recap import Recap, better_than_expected
+from vla_rl.learn.value import load_source
 from vla_rl.policy.modeling_vla_rl import VLAPolicy
 from vla_rl.value.checkpoint import CriticFolder
 from vla_rl.value.config import CriticConfig
@@ -187,6 +194,60 @@ def test_best_of_n_without_candidates_says_how_to_record_them(tmp_path, start, c
     critic(trajectories(source, candidates=False))
     with pytest.raises(ValueError, match="collect --candidates 8"):
         BestOfN(BestOfNConfig(**small(tmp_path, init=str(start), critic="c")), [source])
+
+
+def test_candidates_that_the_policy_could_not_imitate_are_named_with_both_lengths(tmp_path, start, critic):
+    source = cache()
+    seen = trajectories(source)
+    critic(Trajectories(**{**vars(seen), "candidates": seen.candidates[:, :, :5]}))
+    with pytest.raises(ValueError, match="have 5 actions, --init's chunks 8: another policy drew them"):
+        BestOfN(BestOfNConfig(**small(tmp_path, init=str(start), critic="c", threshold=0.5)), [source])
+
+
+def test_recap_asks_for_the_reward_that_the_critics_values_are_of(tmp_path, start, monkeypatch):
+    """Steps of next.reward against values of another reward are advantages of nothing."""
+    source = cache()
+    found = judged(trajectories(source))
+    found.folder.card["training"] = {"reward": "sooner"}
+    monkeypatch.setattr(extraction, "judge", lambda *asked: found)
+    with pytest.raises(ValueError, match=r"the reward 'sooner', not of next.reward: --reward sooner"):
+        Recap(RecapConfig(**small(tmp_path, init=str(start), critic="c")), [source])
+    Recap(RecapConfig(**small(tmp_path, init=str(start), critic="c", reward="sooner")), [source])
+
+
+def test_a_policy_that_is_not_ours_is_nothing_to_go_on_from(tmp_path):
+    ACTConfig(push_to_hub=False).save_pretrained(tmp_path / "act")
+    with pytest.raises(ValueError, match="holds a policy of type 'act', not 'vla_rl'"):
+        AdvantageWeightedCloning(AWRConfig(**small(tmp_path, init=str(tmp_path / "act"), rule="filtered")), [cache()])
+
+
+def test_a_critic_reads_a_policy_of_ours_and_the_same_arms_data(tmp_path, start, monkeypatch):
+    ACTConfig(push_to_hub=False).save_pretrained(tmp_path / "act")
+    with pytest.raises(ValueError, match=r"--policy .*act is of type 'act'.* --encoder own"):
+        load_source(CriticRunConfig(data=("set",), policy=str(tmp_path / "act"), out="out"))
+    about = json.loads((start / "config.json").read_text())
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/config.json").write_text(json.dumps({**about, "action_feature_names": NAMES}))
+    other = SimpleNamespace(root="elsewhere", names=lambda column: [f"finger_{i}" for i in range(6)])
+    monkeypatch.setattr("vla_rl.learn.value.open_dataset", lambda root: other)
+    with pytest.raises(ValueError, match=r"elsewhere has the actions finger_0, .*; --policy .*mine has joint_0.pos, "):
+        load_source(CriticRunConfig(data=("set",), policy=str(tmp_path / "mine"), out="out"))
+
+
+def test_returns_of_another_discount_are_refused_by_what_learns_from_them(tmp_path, start, monkeypatch):
+    """Half of Cal-QL's targets would be discounted one way, and half another."""
+    (tmp_path / "meta").mkdir()
+    write_column(tmp_path, "return", "sparse", np.zeros(3, np.float32), np.array([0, 3]), {"gamma": 0.99})
+    unnamed = SimpleNamespace(names=lambda column: [])
+    monkeypatch.setattr("vla_rl.learn.value.open_dataset", lambda root: unnamed)
+    monkeypatch.setattr("vla_rl.learn.value.load_trajectories", lambda *asked, **more: pytest.fail("was read"))
+    asked = {"data": (str(tmp_path),), "policy": str(start), "out": "out", "reward": "sparse"}
+    for algo in ("monte_carlo", "calql"):
+        with pytest.raises(ValueError, match=r"have gamma 0.99, this run 0.9: .*dataset reward --gamma 0.9`, or give"):
+            load_source(CriticRunConfig(**asked, algo=algo, gamma=0.9))
+    for algo, gamma in (("iql", 0.9), ("calql", 0.99)):
+        with pytest.raises(pytest.fail.Exception, match="was read"):
+            load_source(CriticRunConfig(**asked, algo=algo, gamma=gamma))
 
 
 def test_recap_tells_the_share_that_was_better_and_trusts_what_never_failed(tmp_path, start, critic):

@@ -11,7 +11,15 @@ from safetensors.torch import load_file
 from vla_rl.data.transitions import ChunkTransitions
 from vla_rl.learn.bc import newest
 from vla_rl.learn.checkpoint import resolve
-from vla_rl.learn.value import ALGORITHMS, CriticLearner, Source, episode_of, value_support
+from vla_rl.learn.value import (
+    ALGORITHMS,
+    CriticLearner,
+    Source,
+    episode_of,
+    sampling_weights,
+    train_value,
+    value_support,
+)
 from vla_rl.value.checkpoint import load_critic
 
 LINE = World((6,), window=2)
@@ -86,6 +94,56 @@ def test_sets_have_the_share_of_every_batch_that_the_mix_gives_them(tmp_path):
     learner = CriticLearner(settings_of(tmp_path, algo="iql", batch=64, mix=(1.0, 1.0)), Source(both, CARD))
     for step in range(5):
         assert (learner.batch(step).index < len(few)).sum() == 32  # RLPD's half and half, however large the sets
+
+
+def test_held_out_episodes_take_nothing_of_a_sets_share(tmp_path):
+    """A few long episodes are held out of one set or the other: its share is of what is left all the same."""
+    few, many = (transitions(LINE.record(n, seed=n), 2, LINE.goal, LINE.chunks).sets[0] for n in (3, 40))
+    both = ChunkTransitions([few, many], data().config)
+    for seed in range(20):
+        config = settings_of(tmp_path, algo="iql", batch=64, mix=(1.0, 1.0), holdout=0.2, seed=seed)
+        learner = CriticLearner(config, Source(both, CARD))
+        of_few = learner.held[both.owner == 0]
+        if of_few.any() and not of_few.all():
+            break
+    assert of_few.any()
+    for step in range(5):
+        assert (learner.batch(step).index < len(few)).sum() == 32
+
+
+def test_a_set_that_is_held_out_as_a_whole_has_no_share_to_give(tmp_path):
+    few, many = (transitions(LINE.record(n, seed=n), 2, LINE.goal, LINE.chunks).sets[0] for n in (1, 9))
+    both = ChunkTransitions([few, many], data().config)
+    rows = np.flatnonzero(both.owner == 1)
+    with pytest.raises(ValueError, match="--mix gives data set 0 a share of 1, but no transition of it is left"):
+        sampling_weights(both, settings_of(tmp_path, mix=(1.0, 1.0)), rows)
+    assert sampling_weights(both, settings_of(tmp_path, mix=(0.0, 1.0)), rows).sum() == pytest.approx(1.0)
+    with pytest.raises(ValueError, match=r"no transition is left of the sessions: .* held out"):
+        sampling_weights(both, settings_of(tmp_path, sessions=1), np.flatnonzero(both.owner == 0))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"head": "hl_gauss"}, "unknown value head 'hl_gauss'; there are: mse, two-hot, hl-gauss"),
+        ({"chunk_encoder": "rnn"}, "unknown chunk_encoder 'rnn'; there are: mlp, transformer"),
+        ({"aggregate": "max"}, "unknown aggregate 'max'; there are: min"),
+        ({"aggregate": "lcb", "ensemble": 1}, "lcb needs an ensemble of 2 or more"),
+        ({"layer": "last"}, "unknown layer 'last'; there are: pooled"),
+        ({"bins": 1}, "2 bins or more, not 1"),
+        ({"gamma": 1.5}, "gamma lies in"),
+    ],
+)
+def test_a_critic_that_cannot_be_is_refused_before_any_data_is_read(tmp_path, monkeypatch, changes, said):
+    monkeypatch.setattr("vla_rl.learn.value.load_source", lambda *asked: pytest.fail("data was read"))
+    with pytest.raises(ValueError, match=said):
+        train_value(settings_of(tmp_path / "run", data=("set",), policy="policy", **changes))
+
+
+@pytest.mark.parametrize("name", ["rank", "alpha", "uniform", "stride", "n_step"])
+def test_what_would_be_turned_around_by_its_sign_is_refused(tmp_path, name):
+    with pytest.raises(ValueError, match=f"{name} must not be negative, got -1"):
+        settings_of(tmp_path, **{name: -1})
 
 
 def test_support_follows_rewards_and_discount_and_what_was_seen(tmp_path):

@@ -107,6 +107,8 @@ def test_another_package_adds_a_rule_by_an_entry_point(monkeypatch):
     monkeypatch.setattr(module, "entry_points", lambda group: [point] if group == module.GROUP else [])
     assert "twice" in reward_names()
     assert make_reward("twice", success=2.0)(episode()).sum() == 2.0
+    with pytest.raises(ValueError, match=r"reward 'twice' does not take .*its options: success, unmarked"):
+        make_reward("twice", bonus=3)
 
 
 @given(st.sampled_from(["sparse", "step-penalty", "dense", "time-to-success"]), st.integers(1, 9), st.booleans())

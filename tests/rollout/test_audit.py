@@ -139,6 +139,15 @@ def test_a_critic_that_knows_the_endings_has_no_regret_and_a_constant_one_that_o
     assert blind["concordance"] in (None, 0.5)
 
 
+def test_a_candidate_without_a_value_is_what_the_critic_ranks_last():
+    """One that was not finite: it can not be executed, and nobody knows what it is worth."""
+    broken = note([[True], [False], [False]], [[0.9, 0.2, np.nan]] * 2)
+    said = regret.audit([record(broken)])
+    assert said["ranking_regret_points"] == 0.0
+    assert said["concordance"] == 1.0
+    assert said["rank_correlation"] > 0.8
+
+
 @given(st.integers(1, 5), st.data())
 def test_hindsight_without_luck_lies_between_random_and_the_oracle(k, data):
     rows = st.lists(st.booleans(), min_size=3, max_size=3)

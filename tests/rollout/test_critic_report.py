@@ -9,9 +9,10 @@ from toy_critics import save_toy_critic
 
 from vla_rl.commands.critic import turned_down
 from vla_rl.data.transitions import ChunkTransitions
-from vla_rl.rollout import critic_page
+from vla_rl.learn.critic_config import CriticRunConfig
+from vla_rl.rollout import critic_page, critic_report
 from vla_rl.rollout.critic_figures import Held, advantages, calibration, figures
-from vla_rl.rollout.critic_report import Gate, conclude
+from vla_rl.rollout.critic_report import Gate, conclude, held_decisions
 from vla_rl.rollout.statistics import auc
 from vla_rl.steer.critic import LoadedCritic
 from vla_rl.value.checkpoint import read_card
@@ -115,6 +116,51 @@ def test_a_critic_that_has_it_backwards_fails_everything():
     said = judge(backwards)
     assert said["rank_correlation"] == pytest.approx(-1.0)
     assert len(Gate().failures(said)) == 5
+
+
+def test_a_figure_that_is_no_number_reaches_no_gate():
+    said = {**judge(right), "calibration_error": float("nan")}
+    assert Gate().failures(said) == ["calibration error nan, wanted at most 0.2"]
+
+
+def test_where_the_policy_drew_nothing_nothing_is_said_of_its_chunks():
+    rng = np.random.default_rng(0)
+    seen = held(rng)
+    nothing = np.full_like(seen.policy, np.nan)
+    said = figures(Known(right), Held(seen.batch, seen.returns, seen.episode, nothing, nothing), rng)
+    assert set(said["actions"]) == {"random", "shuffled"}
+    assert "candidate_spread" not in said
+
+
+@pytest.fixture
+def trained_elsewhere(tmp_path, monkeypatch):
+    """A critic's card, of a training on another machine's GPU; what is read to judge it ends up in the list."""
+    training = CriticRunConfig(data=(str(tmp_path),), policy="policy", device="cuda").to_dict()
+    card = {"training": training, "data": ["as it was"], "config": {"encoder": "policy"}}
+    asked = []
+
+    def read(config):
+        asked.append(config)
+        raise ValueError("read")
+
+    monkeypatch.setattr(critic_report, "read_card", lambda folder: card)
+    monkeypatch.setattr(critic_report, "open_dataset", lambda root: root)
+    monkeypatch.setattr(critic_report, "load_source", read)
+    return asked
+
+
+def test_data_that_have_changed_since_the_training_hold_nothing_out(trained_elsewhere, monkeypatch):
+    """Of other episodes others are held out: a critic would be judged on what it was trained on."""
+    monkeypatch.setattr(critic_report, "fingerprint_of", lambda dataset: "with more episodes")
+    with pytest.raises(ValueError, match=r"has changed since the critic was trained on it.*give others with --data"):
+        held_decisions("critic", (), "", 10, np.random.default_rng(0))
+
+
+def test_a_critic_is_judged_where_it_is_asked_to_be_and_not_where_it_was_trained(trained_elsewhere, monkeypatch):
+    monkeypatch.setattr(critic_report, "fingerprint_of", lambda dataset: "as it was")
+    with pytest.raises(ValueError, match=r"^read$"):
+        held_decisions("critic", (), "", 10, np.random.default_rng(0), "cpu")
+    assert [config.device for config in trained_elsewhere] == ["cpu"]
 
 
 def test_a_calibrated_critic_has_no_error_and_a_shifted_one_its_shift():

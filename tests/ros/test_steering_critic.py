@@ -175,11 +175,9 @@ def test_what_it_may_not_or_cannot_follow_is_refused_in_one_line(start, peer, tm
     assert "trusted all the same" in process.log
 
 
-def test_a_pushed_critic_takes_over_and_one_that_does_not_load_is_passed_over(start, peer, folder, tmp_path):
+def test_a_pushed_critic_takes_over_and_one_that_cannot_be_followed_is_passed_over(start, peer, folder, tmp_path):
     pushed, patient = tmp_path / "v", {"max_age_s": 30.0, "deadline_s": 10.0}
-    process = start(
-        "steering_node", __ns="/live", selector="argmax", critic=str(folder), versions=str(pushed), **patient
-    )
+    process = start("steering_node", __ns="/live", selector="lcb", critic=str(folder), versions=str(pushed), **patient)
     assert peer.change("/live/steering", "configure")
     assert peer.change("/live/steering", "activate")
     out = {
@@ -215,6 +213,8 @@ def test_a_pushed_critic_takes_over_and_one_that_does_not_load_is_passed_over(st
     (broken / "critic.safetensors").write_bytes(b"no weights")
     versions.publish(pushed, broken)
     peer.every(0.3, publish, lambda: f"versions in {pushed}" in process.log)
+    versions.publish(pushed, save(tmp_path / "alone", ensemble=1))
+    peer.every(0.3, publish, lambda: "'lcb' needs an ensemble of at least 2 critics" in process.log)
     since = time.time_ns()
     peer.every(0.3, publish, lambda: judged(other, since))
     assert "Traceback" not in process.log

@@ -22,7 +22,7 @@ def save(folder: Path, *, report: str = "", features: int = 8, fingerprint: str 
     torch.manual_seed(0)
     critic = ChunkCritic(CriticConfig(**{**options, **changes}))
     random = np.random.default_rng(0)
-    shapes = [(500, features), (500, 6), (500, critic.config.window, critic.config.action_dim)]
+    shapes = [(500, features), (500, critic.config.state_dim), (500, critic.config.window, critic.config.action_dim)]
     rows = [random.normal(size=shape).astype(np.float32) for shape in shapes]
     critic.set_stats(critic_stats(*rows, None, critic.config.relative))
     save_critic(

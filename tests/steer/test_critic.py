@@ -118,6 +118,14 @@ def test_a_critic_of_another_arm_is_refused(tmp_path):
         RobotCritic(LoadedCritic.load(save(tmp_path, action_dim=5)), SPEC)
 
 
+def test_a_critic_of_another_state_is_refused_at_once_and_one_that_reads_none_is_not(tmp_path):
+    """Not when the arm moves, set by set."""
+    with pytest.raises(ValueError, match="state size 12 in the critic, 6 in the robot"):
+        RobotCritic(LoadedCritic.load(save(tmp_path / "twelve", state_dim=12)), SPEC)
+    robot, found = RobotCritic(LoadedCritic.load(save(tmp_path / "none", state_dim=0)), SPEC), candidates()
+    assert np.isfinite(robot.values(robot.prepare(found)[0], found.chunks)).all()
+
+
 def test_a_critic_with_an_encoder_of_its_own_needs_no_features_but_pictures(sees):
     robot, found = RobotCritic(sees, SPEC), candidates(images=True, features=False)
     context, distance = robot.prepare(found)

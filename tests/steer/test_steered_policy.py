@@ -103,6 +103,7 @@ REFUSED = {
     "no candidate": ({"candidates": 0, "selector": "first"}, None, "candidates must be at least 1, got 0"),
     "a critic of another policy": ({}, {"fingerprint": "f" * 64}, "policy f{12} in the critic, .* in the policy"),
     "a critic of fewer joints": ({}, {"action_dim": 5}, "action size 5 in the critic, 6 in the policy"),
+    "a critic of longer chunks": ({}, {"window": 17}, "chunks of 17 actions or more in the critic, 16 in the policy"),
     "a critic that failed its report": ({}, {"report": "fail"}, "failed its report .rank correlation 0.02"),
     "one critic alone with lcb": ({}, {"ensemble": 1}, "'lcb' needs an ensemble of at least 2 critics, this one has 1"),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vla_rl.robot import arm_spec
+from vla_rl.steer import scorer as scoring
 from vla_rl.steer import selectors
 from vla_rl.steer.latest import Latest
 from vla_rl.steer.steering import Steering, SteeringConfig
@@ -171,6 +173,47 @@ def test_when_its_time_runs_out_the_scored_part_decides(highest):
     assert scored % 4 == 0
     assert decision.index == scored - 1
     assert here.counts["late"] == 1
+
+
+class Timed(Scripted):
+    """A critic whose work takes time on a clock of its own [ns], from `now`."""
+
+    now = 0
+
+    def prepare(self, candidates):
+        self.now += 40_000_000
+        return super().prepare(candidates)
+
+    def values(self, context, chunks, tau=None):
+        self.now += 1_000_000 * len(chunks)
+        return np.zeros((2, len(chunks)))
+
+
+@pytest.fixture
+def first_slice(monkeypatch):
+    """How many candidates of a set a critic scores at once that has so much time from its arrival [ms]."""
+    critic = Timed(None)
+    scorer = scoring.Scorer(critic, 32)
+    scorer.close()
+    monkeypatch.setattr(scoring, "time", SimpleNamespace(monotonic_ns=lambda: critic.now))
+
+    def score(milliseconds: int) -> int:
+        scorer._job = job = scoring._Job(draw(k=32), critic.now + milliseconds * 1_000_000)
+        scorer._score_slice(job)
+        return job.scored
+
+    return score
+
+
+def test_a_slice_holds_what_the_context_leaves_time_for(first_slice):
+    for _ in range(20):
+        first_slice(1000)
+    assert first_slice(50) == 10, "40 of 50 ms went into the context, and a candidate takes one"
+
+
+def test_one_set_is_enough_to_know_how_fast_a_critic_is(first_slice):
+    first_slice(1000)
+    assert first_slice(60) == 20
 
 
 def test_a_critic_that_hangs_means_the_first_candidate_in_time_and_again_and_again(highest):

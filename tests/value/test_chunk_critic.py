@@ -42,6 +42,21 @@ def test_the_batched_ensemble_is_a_loop_over_its_members(chunk_encoder: str, hea
     assert (together.std(0) > 0).all()
 
 
+@pytest.mark.parametrize("head", HEADS)
+def test_mixed_precision_rounds_neither_what_actions_are_relative_to_nor_values(head: str) -> None:
+    """bfloat16 knows a joint at 93.4 degrees as 93.5: more than its chunk's first action moves it."""
+    critic = small_critic(head=head, low=-100.0, high=0.0)
+    features, state, chunks = seen(2)
+    exact = critic.embed(features, state)
+    with torch.autocast("cpu", torch.bfloat16):
+        context = critic.embed(features, state)
+        out = critic.logits(context, chunks)
+        values = critic.head.mean(out)
+    assert torch.equal(context.base, exact.base)
+    torch.testing.assert_close(values, critic.head.mean(out.float()))
+    assert float((values - critic.value(exact, chunks)).abs().max()) < 0.5, "of a range of 100"
+
+
 def test_the_mlp_critic_is_the_papers_plain_network() -> None:
     """Linear, LayerNorm, GELU over observation and flattened chunk side by side, `depth` times, and a linear output."""
     critic = small_critic(ensemble=1, relative=(False,) * 3, depth=3)

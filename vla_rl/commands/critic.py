@@ -34,7 +34,7 @@ def run(args: argparse.Namespace, evaluate: Evaluate) -> Result:
 
     folder, out = build.check_critic(args.critic), Path(args.out) if args.out else None
     data = [str(build.dataset_root(path)) for path in args.data]
-    report = critic_report(folder, data, _ours(args.policy), seed=args.seed_base)
+    report = critic_report(folder, data, _ours(args.policy), seed=args.seed_base, device=args.device)
     if args.curve:
         report["n_curve"] = curve(args, _counts(args.curve), evaluate, out)
         report = conclude(folder, report, Gate(), turned_down(report["n_curve"]))

@@ -87,7 +87,7 @@ class ReplayBuffer:
         self._columns = {name: table[1:-1] for name, table in self._padded.items()}
         self._action = np.zeros((capacity, action_dim), np.float32)
         self._reward = np.zeros(capacity, np.float32)
-        self._done, self._over, self._human = (np.zeros(capacity, bool) for _ in range(3))
+        self._done, self._over, self._human, self._acted = (np.zeros(capacity, bool) for _ in range(4))
         self._added = 0
 
     def __len__(self) -> int:
@@ -123,7 +123,7 @@ class ReplayBuffer:
         """
         self._write(observation, action, reward, done, done or (truncated and last is None), intervention)
         if truncated and not done and last is not None:
-            self._write(last, np.zeros_like(action), 0.0, False, True, intervention)
+            self._write(last, np.zeros_like(action), 0.0, False, True, intervention, acted=False)
 
     def sample(self, rng: np.random.Generator, batch: int, shift: int = 0) -> ReplayBatch:
         """Draw transitions with replacement.
@@ -173,9 +173,7 @@ class ReplayBuffer:
             )
         return buffer
 
-    def to_dataset(
-        self, out: str | Path, fps: float, instruction: str = "", meta: Mapping[str, Any] | None = None
-    ) -> Path:
+    def to_dataset(self, out: str | Path, fps: float, instruction: str, meta: Mapping[str, Any] | None = None) -> Path:
         """Write what is held as a LeRobotDataset v3, `out`/dataset, by way of an episode store, `out`/episodes.
 
         An episode whose beginning was overwritten starts where it does here; one under way ends where it does, as cut.
@@ -200,12 +198,13 @@ class ReplayBuffer:
         done: bool,
         over: bool,
         intervention: bool,
+        acted: bool = True,
     ) -> None:
         place = self._added % self.capacity
         for name, table in self._columns.items():
             table[place] = observation[name]
         self._action[place], self._reward[place] = action, reward
-        self._done[place], self._over[place], self._human[place] = done, over, intervention
+        self._done[place], self._over[place], self._human[place], self._acted[place] = done, over, intervention, acted
         self._added += 1
 
     def _draw(self, rng: np.random.Generator, batch: int) -> _Drawn:
@@ -252,8 +251,9 @@ class ReplayBuffer:
         """Places of the rows of each episode, oldest first; a row that is an observation alone is left out."""
         rows = np.arange(self._added - len(self), self._added)
         ends = np.flatnonzero(self._over[rows % self.capacity]) + 1
-        parts = [part % self.capacity for part in np.split(rows, ends) if len(part)]
-        return [part for part in parts if len(part)]
+        parts = [part % self.capacity for part in np.split(rows, ends)]
+        acted = [part[self._acted[part]] for part in parts]
+        return [part for part in acted if len(part)]
 
     def _schema(self, place: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
         last = np.arange(len(place)) == len(place) - 1

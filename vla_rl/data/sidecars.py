@@ -96,6 +96,14 @@ def read_column(root: Path, column: str, tag: str, rows: int) -> tuple[NDArray[n
     return table[column].to_numpy().astype(np.float32), _about(table.schema)
 
 
+def about_column(root: Path, column: str, tag: str) -> dict[str, Any]:
+    """How the numbers of a sidecar were made, without reading them; empty where it does not say, or is not there."""
+    import pyarrow.parquet as pq
+
+    where = path_of(root, column, tag)
+    return _about(pq.read_schema(where)) if where.is_file() else {}
+
+
 def tags(root: Path, column: str) -> list[str]:
     """Tags under which a column was written."""
     found = sorted((root / "meta").glob(f"{column}_*.parquet"))

@@ -42,7 +42,8 @@ class ChunkBatch:
         next_features: (B, D); where the discount is 0 those of the observation itself.
         next_state: (B, S); likewise.
         next_chunk: what was executed from the next observation on, (B, h, A); likewise.
-        candidates: chunks that the policy drew at the observation, (B, K, H, A), or None.
+        candidates: chunks that the policy drew at the observation, (B, K, H, A), or None; K and H are the least of all
+            sets.
         next_candidates: the same at the next observation, (B, K, H, A), or None.
         mc_return: discounted sum of the rewards until the episode's end, (B,), or None.
         weight: (B,).
@@ -162,7 +163,8 @@ class ChunkTransitions:
         starts: rows at which a transition starts, (len,), ascending, counted through all sets.
 
     Raises:
-        ValueError: sets do not fit together, no start is left, or candidates were asked for that no set has.
+        ValueError: sets do not fit together, no start is left (or none but terminals, for want of candidates), or
+            candidates were asked for that no set has.
     """
 
     def __init__(
@@ -178,6 +180,8 @@ class ChunkTransitions:
         self._offsets = np.cumsum([0, *(len(each) for each in self.sets)])
         self._load()
         self._cut = _cut(self.sets, self._slots, config)
+        if config.candidates in ("next", "both"):
+            self._require_lasting()
         self.starts = np.flatnonzero(self._cut.usable)
         if not len(self.starts):
             raise ValueError(
@@ -186,6 +190,17 @@ class ChunkTransitions:
         bounds = np.searchsorted(self.starts, self._offsets if mix is not None else self._offsets[[0, -1]])
         self._usable = [self.starts[a:b] for a, b in itertools.pairwise(bounds)]
         self._shares = _shares([1.0] if mix is None else mix, self._usable)
+
+    def _require_lasting(self) -> None:
+        """Raise ValueError where the need of candidates leaves terminals alone: nothing could be bootstrapped."""
+        bare = _cut(self.sets, self._slots, replace(self.config, candidates=""))
+        lasting, left = (bool((cut.usable & (cut.discount > 0)).any()) for cut in (bare, self._cut))
+        if lasting and not left:
+            n = self.config.n_step or self.config.window
+            raise ValueError(
+                f"candidates were drawn at no two observations that lie {n} steps apart, terminals at most are left: "
+                "take a window (or n_step) that is a multiple of the steps between two decisions of the rollouts"
+            )
 
     def _load(self) -> None:
         """Tables over all sets: numbers in memory, features and candidates where they are."""
@@ -201,8 +216,10 @@ class ChunkTransitions:
         self._features = _Table([each.features for each in self.sets])
         self._feature_slot = _stacked([each.feature_slot for each in self.sets], [len(e.features) for e in self.sets])
         drawn = [each.candidates for each in self.sets if each.candidates is not None]
-        k = min((chunks.shape[1] for chunks in drawn), default=0)
-        self._candidates = _Table([chunks[:, :k] for chunks in drawn]) if drawn else None
+        k, h = (min((chunks.shape[axis] for chunks in drawn), default=0) for axis in (1, 2))
+        if drawn and self.config.candidates and h < self.config.window:
+            raise ValueError(f"candidates of {h} actions are shorter than the window, {self.config.window}")
+        self._candidates = _Table([chunks[:, :k, :h] for chunks in drawn]) if drawn else None
         counts = [0 if each.candidates is None else len(each.candidates) for each in self.sets]
         self._slots = _stacked([each.slot for each in self.sets], counts)
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from vla_rl.learn.advantages import Judged
 from vla_rl.learn.bc import train_bc
 from vla_rl.learn.extraction import PolicyExtraction
 from vla_rl.learn.extraction_config import BestOfNConfig
@@ -36,6 +37,7 @@ class BestOfN(PolicyExtraction[BestOfNConfig]):
         offered = [each.candidates is not None for each in judged.sets]
         if not any(offered):
             raise ValueError("best_of_n needs rollouts of the policy: `vla-rl collect --candidates 8 --policy CKPT`")
+        self._require_length(judged)
         rows, advantage = judged.of_candidates()
         best, chosen = best_candidates(advantage, self.settings.threshold)
         if not chosen.any():
@@ -49,12 +51,22 @@ class BestOfN(PolicyExtraction[BestOfNConfig]):
         self.demonstrated = own[self._rows()]
         self.weight = (self.demonstrated | (self.slot[self._rows()] >= 0)).astype(np.float32)
 
-    def _chunks(self, judged: Any, row: int) -> NDArray[np.float32]:
+    def _require_length(self, judged: Judged) -> None:
+        """Raise ValueError where candidates are no chunks that the policy could imitate."""
+        for root, each in zip(self.settings.data, judged.sets, strict=False):
+            length = self.data.horizon if each.candidates is None else each.candidates.shape[2]
+            if length != self.data.horizon:
+                raise ValueError(
+                    f"best_of_n: the candidates of {root} have {length} actions, --init's chunks {self.data.horizon}: "
+                    "another policy drew them; record some with `vla-rl collect --candidates 8 --policy INIT`"
+                )
+
+    def _chunks(self, judged: Judged, row: int) -> NDArray[np.float32]:
         """All candidates of a row, (K, H, A)."""
         number = int(np.searchsorted(judged.offsets, row, side="right")) - 1
         each = judged.sets[number]
-        found: NDArray[np.float32] = each.candidates[each.slot[row - judged.offsets[number]]]
-        return found
+        assert each.candidates is not None
+        return each.candidates[each.slot[row - judged.offsets[number]]]
 
     def _shares(self) -> NDArray[np.float64]:
         """`own_share` of each batch from the demonstrations, the rest from the targets."""

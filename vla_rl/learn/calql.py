@@ -14,7 +14,6 @@ from torch import Tensor
 from vla_rl.data.transitions import ChunkBatch
 from vla_rl.learn.critics import Loss, mean_value
 from vla_rl.learn.qc import QC
-from vla_rl.learn.td import td_target
 from vla_rl.value.critic import ChunkCritic, CriticContext
 
 
@@ -48,7 +47,7 @@ class CQL(QC):
     def losses(self, batch: ChunkBatch) -> Loss:
         """TD + alpha * conservative."""
         config, critic = self.config, self.critic
-        target = td_target(batch.reward, batch.discount, self.next_value(batch))
+        after = self.following(batch)
         context = critic.embed(batch.features, batch.state)
         policy, window = self.drawn(batch.candidates), critic.config.window
         noise = uniform_chunks(critic, context, len(batch), config.uniform)
@@ -58,7 +57,7 @@ class CQL(QC):
         of_policy = self.reference(values[..., 1 : 1 + policy.shape[1]], batch)
         sampled = torch.cat([of_policy, values[..., 1 + policy.shape[1] :]], -1)
         gap = (conservative(sampled, values[..., 0], config.temperature) * batch.weight).mean()
-        td = self.fit(out[..., 0, :], target, batch.weight)
+        td, target = self.fit_next(out[..., 0, :], batch, after)
         info = {"q_loss": td, "conservative": gap, "q": mean_value(critic, out[..., 0, :]), "target": target.mean()}
         return td + config.alpha * gap, {name: value.detach() for name, value in info.items()}
 

@@ -136,5 +136,8 @@ class CriticRunConfig(RunConfig):
         self._require_positive("samples", "candidates", "actor_delay", "ensemble", least=1)
         self._require_positive("temperature", "sharpness", "tau", "rank_unit")
         self._require_share("holdout")
+        for name in ("window", "n_step", "stride", "sessions", "uniform", "rank", "alpha", "actor_bc", "critic_bc"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         if not 0.0 < self.expectile < 1.0:
             raise ValueError(f"expectile must lie between 0 and 1, got {self.expectile}")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from vla_rl.data.transitions import ChunkBatch
 from vla_rl.learn.critic_config import CriticRunConfig
 from vla_rl.learn.ranking import chunk_errors, ranking_accuracy, ranking_loss
-from vla_rl.learn.td import follow, regression, target_network
+from vla_rl.learn.td import Following, backed_up, follow, regression, target_network, td_target
 from vla_rl.value.aggregate import check_ensemble, make_aggregate
 from vla_rl.value.critic import ChunkCritic
 from vla_rl.value.state_value import StateValue
@@ -103,6 +103,14 @@ class CriticAlgorithm(nn.Module):
         self.last_target = target.detach()
         return regression(self.critic.head, out, target, weight)
 
+    def fit_next(self, out: Tensor, batch: ChunkBatch, after: Following) -> tuple[Tensor, Tensor]:
+        """Regression of outputs (E, B, size) on what is backed up, and the mean of that, (B,)."""
+        target = td_target(batch.reward, batch.discount, after.value)
+        self.last_target = target.detach()
+        head = self.critic.head
+        wanted = backed_up(head, after.out, after.value, batch.reward, batch.discount)
+        return regression(head, out, wanted, batch.weight), target
+
     def aggregate(self, values: Tensor) -> Tensor:
         """The run's pessimism, (E, ...) to (...); its chance is torch's, so that a resumed run draws the same."""
         rng = np.random.default_rng(int(torch.randint(2**62, ())))
@@ -112,8 +120,14 @@ class CriticAlgorithm(nn.Module):
     @torch.no_grad()
     def target_values(self, batch: ChunkBatch) -> Tensor:
         """The target network's values of the data's chunks, aggregated, (B,)."""
+        return self.target_says(batch).value
+
+    @torch.no_grad()
+    def target_says(self, batch: ChunkBatch) -> Following:
+        """The target network's outputs and aggregated values of the data's chunks."""
         context = self.target.embed(batch.features, batch.state)
-        return self.aggregate(self.target.value(context, batch.chunk.unsqueeze(1)).squeeze(2))
+        out = self.target.logits(context, batch.chunk.unsqueeze(1)).squeeze(2)
+        return Following(out, self.aggregate(self.target.head.mean(out)))
 
 
 def mean_value(critic: ChunkCritic, out: Tensor) -> Tensor:

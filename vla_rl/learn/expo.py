@@ -20,7 +20,7 @@ from vla_rl.data.transitions import ChunkBatch
 from vla_rl.learn.critic_config import CriticRunConfig
 from vla_rl.learn.critics import Loss, Needs
 from vla_rl.learn.qc import QC
-from vla_rl.learn.td import best_of_n, frozen
+from vla_rl.learn.td import Following, best_of_n, frozen
 from vla_rl.policy.weights import CheckpointError, load_weights
 from vla_rl.value.critic import ChunkCritic
 from vla_rl.value.inputs import ObservationInput
@@ -100,12 +100,13 @@ class Expo(QC):
         return (self.config.edit_entropy * density - q).mean()
 
     @torch.no_grad()
-    def next_value(self, batch: ChunkBatch) -> Tensor:
-        """The best of the policy's next chunks and their edits, (B,)."""
+    def following(self, batch: ChunkBatch) -> Following:
+        """The best of the policy's next chunks and their edits."""
         chunks = self.drawn(batch.next_candidates)[..., : self.critic.config.window, :]
         edited, _ = self.edit.edited(self.target, batch.next_features, batch.next_state, chunks)
         context = self.target.embed(batch.next_features, batch.next_state)
-        return best_of_n(self.target.value(context, torch.cat([chunks, edited], 1)), self.aggregate)
+        out = self.target.logits(context, torch.cat([chunks, edited], 1))
+        return best_of_n(self.target.head, out, self.aggregate)
 
 
 def save_edit(folder: Path, actor: EditActor) -> None:

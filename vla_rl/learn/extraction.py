@@ -17,8 +17,7 @@ from vla_rl.learn.bc import BehaviourCloning, policy_config
 from vla_rl.learn.checkpoint import Checkpoint, CheckpointError, resolve
 from vla_rl.learn.extraction_config import ExtractionConfig
 from vla_rl.policy.configuration_vla_rl import VLAConfig
-from vla_rl.policy.folder import read_config
-from vla_rl.policy.modeling_vla_rl import BACKBONE_DIR, VLAPolicy
+from vla_rl.policy.modeling_vla_rl import BACKBONE_DIR, VLAPolicy, read_config
 
 
 class PolicyExtraction[C: ExtractionConfig](BehaviourCloning):
@@ -42,7 +41,7 @@ class PolicyExtraction[C: ExtractionConfig](BehaviourCloning):
         self.settings = config
         self.place, self.caches = device, caches
         if config.init:
-            horizon = int(read_config(resolve(config.init))["horizon"])
+            horizon = read_config(resolve(config.init)).horizon
             config = dataclasses.replace(config, horizon=horizon)
         super().__init__(config, caches, checkpoint, device, rank, world)
 

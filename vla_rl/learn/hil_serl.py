@@ -13,10 +13,10 @@ from typing import ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from vla_rl.data.transitions import ChunkBatch
 from vla_rl.learn.qc import QC
+from vla_rl.learn.td import Following
 
 
 def half_and_half(session: NDArray[np.bool_], human: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -45,11 +45,12 @@ class HilSerl(QC):
     pessimism: ClassVar[str] = "random-subset-min"
 
     @torch.no_grad()
-    def next_value(self, batch: ChunkBatch) -> Tensor:
-        """The target's value of the next observation under one chunk of the policy there, (B,)."""
+    def following(self, batch: ChunkBatch) -> Following:
+        """What the target says of the next observation under one chunk of the policy there."""
         chunks = batch.next_candidates
         assert chunks is not None
         rows = torch.arange(len(chunks), device=chunks.device)
         drawn = chunks[rows, torch.randint(chunks.shape[1], (len(chunks),), device=chunks.device)]
         context = self.target.embed(batch.next_features, batch.next_state)
-        return self.aggregate(self.target.value(context, drawn.unsqueeze(1)).squeeze(2))
+        out = self.target.logits(context, drawn.unsqueeze(1)).squeeze(2)
+        return Following(out, self.aggregate(self.target.head.mean(out)))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vla_rl.learn.iql import IQL, expectile_loss, expectile_weight
-from vla_rl.learn.td import regression
+from vla_rl.learn.iql import IQL, expectile_weight
+from vla_rl.learn.td import Following, regression
 
 
 def implicit_weight(advantage: Tensor, loss: str, tau: float, alpha: float) -> Tensor:
@@ -30,12 +30,12 @@ def implicit_weight(advantage: Tensor, loss: str, tau: float, alpha: float) -> T
 class IDQL(IQL):
     """IQL with a choice of V's loss; the policy's chunks are chosen by `implicit_weight`."""
 
-    def value_loss(self, out: Tensor, q: Tensor, weight: Tensor) -> Tensor:
+    def value_loss(self, out: Tensor, q: Following, weight: Tensor) -> Tensor:
         """Any loss f whose weights are f'(u)/u makes V the same fixed point as f itself."""
         assert self.value is not None
         config, head = self.config, self.value.head
         if config.implicit == "expectile":
-            return expectile_loss(head, out, q, config.expectile, weight)
+            return super().value_loss(out, q, weight)
         with torch.no_grad():
-            implied = implicit_weight(q - head.mean(out), config.implicit, config.expectile, config.sharpness)
-        return regression(head, out, q, implied * weight)
+            implied = implicit_weight(q.value - head.mean(out), config.implicit, config.expectile, config.sharpness)
+        return regression(head, out, self.as_it_is(q), implied * weight)

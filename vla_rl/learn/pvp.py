@@ -6,6 +6,7 @@ intervened.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar
 
 import torch
@@ -26,9 +27,8 @@ class PVP(QC):
 
     def losses(self, batch: ChunkBatch) -> Loss:
         """Time differences without rewards everywhere, proxy values where a human drove."""
-        target = batch.discount * self.next_value(batch)
-        out = self.outputs(batch)
-        td = self.fit(out, target, batch.weight)
+        out, unpaid = self.outputs(batch), replace(batch, reward=torch.zeros_like(batch.reward))
+        td, _ = self.fit_next(out, unpaid, self.following(batch))
         proxy = self.proxy_loss(batch, out)
         info = {"td_loss": td.detach(), "proxy_loss": proxy.detach(), "q": mean_value(self.critic, out)}
         return td + proxy, info

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vla_rl.data.transitions import ChunkBatch
 from vla_rl.learn.critics import CriticAlgorithm, Loss, Needs, mean_value
-from vla_rl.learn.td import best_of_n, td_target
+from vla_rl.learn.td import Following, best_of_n
 
 
 class QC(CriticAlgorithm):
@@ -20,18 +20,19 @@ class QC(CriticAlgorithm):
 
     def losses(self, batch: ChunkBatch) -> Loss:
         """Regression on the backed-up target."""
-        target = td_target(batch.reward, batch.discount, self.next_value(batch))
         out = self.outputs(batch)
-        loss = self.fit(out, target, batch.weight)
+        loss, target = self.fit_next(out, batch, self.following(batch))
         info = {"q_loss": loss.detach(), "q": mean_value(self.critic, out), "target": target.mean()}
         return loss, info
 
     @torch.no_grad()
-    def next_value(self, batch: ChunkBatch) -> Tensor:
-        """The target's value of the next observation under the policy's chunks there, (B,)."""
-        chunks = self.drawn(batch.next_candidates)
-        values = self.target.value(self.target.embed(batch.next_features, batch.next_state), chunks)
-        return best_of_n(values, self.aggregate) if self.config.backup == "max" else self.aggregate(values).mean(-1)
+    def following(self, batch: ChunkBatch) -> Following:
+        """What the target says of the next observation under the policy's chunks there."""
+        chunks, head = self.drawn(batch.next_candidates), self.target.head
+        out = self.target.logits(self.target.embed(batch.next_features, batch.next_state), chunks)
+        if self.config.backup == "max":
+            return best_of_n(head, out, self.aggregate)
+        return Following(out.transpose(1, 2).flatten(0, 1), self.aggregate(head.mean(out)).mean(-1))
 
     def drawn(self, candidates: Tensor | None) -> Tensor:
         """`samples` of the candidates (B, K, H, A), the same ones for all rows; all where there are no more."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from vla_rl.data.transitions import ChunkBatch
 from vla_rl.learn.critic_config import CriticRunConfig
 from vla_rl.learn.critics import CriticAlgorithm, Loss, mean_value
-from vla_rl.learn.td import follow, frozen, target_network, td_target
+from vla_rl.learn.td import Following, follow, frozen, target_network
 from vla_rl.value.critic import ChunkCritic
 from vla_rl.value.inputs import ObservationInput
 from vla_rl.value.state_value import StateValue
@@ -75,29 +75,29 @@ class ReBRAC(CriticAlgorithm):
 
     def losses(self, batch: ChunkBatch) -> Loss:
         """The critic's loss, and in every `actor_delay`-th step the actor's."""
-        target = self.critic_target(batch)
         out = self.outputs(batch)
-        loss = self.fit(out, target, batch.weight)
+        loss, target = self.fit_next(out, batch, self.following(batch))
         info = {"q_loss": loss.detach(), "q": mean_value(self.critic, out), "target": target.mean()}
         if int(self.steps) % self.config.actor_delay == 0:
             loss = loss + self.policy_loss(batch)
         return loss, info
 
     @torch.no_grad()
-    def critic_target(self, batch: ChunkBatch) -> Tensor:
-        """TD3's smoothed and clipped target, less ReBRAC's penalty, (B,)."""
+    def following(self, batch: ChunkBatch) -> Following:
+        """What the target says of the target actor's smoothed and clipped chunk, less ReBRAC's penalty."""
         config, critic = self.config, self.target
         chunk = self.actor_target(batch.next_features, batch.next_state)
         limit = 2.5 * config.actor_noise
         chunk = critic.chunk.clip(chunk + (config.actor_noise * torch.randn_like(chunk)).clamp(-limit, limit))
         context = critic.embed(batch.next_features, batch.next_state)
         chunks = critic.chunk.denormalize(chunk.unsqueeze(1)) + context.base
-        value = self.aggregate(critic.value(context, chunks).squeeze(2))
+        out = critic.logits(context, chunks).squeeze(2)
+        value = self.aggregate(critic.head.mean(out))
         if self.needs_next_chunk:
             assert batch.next_chunk is not None
             data = critic.chunk.normalize(batch.next_chunk - context.base.squeeze(1))
             value = value - config.critic_bc * distance(chunk, data)
-        return td_target(batch.reward, batch.discount, value)
+        return Following(out, value)
 
     def policy_loss(self, batch: ChunkBatch) -> Tensor:
         """Q through a critic that does not learn from it, and imitation."""

@@ -37,6 +37,11 @@ class Recap(PolicyExtraction[RecapConfig]):
     def prepare(self) -> None:
         """Label every frame."""
         judged, settings = self.judged(), self.settings
+        paid = judged.folder.card.get("training", {}).get("reward")
+        if paid and not settings.reward:
+            raise ValueError(
+                f"recap: the critic's values are of the reward '{paid}', not of next.reward: --reward {paid}"
+            )
         rows, advantage = judged.of_steps()
         owner = np.searchsorted(judged.offsets, np.arange(judged.offsets[-1]), side="right") - 1
         good = better_than_expected(advantage, owner[rows], settings.positive)

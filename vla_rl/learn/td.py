@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -24,14 +25,46 @@ def td_target(reward: Tensor, discount: Tensor, next_value: Tensor) -> Tensor:
     return reward + discount * next_value
 
 
+def backed_up(head: Head, out: Tensor, value: Tensor, reward: Tensor, discount: Tensor) -> Tensor:
+    """What a head is fitted to so that its mean becomes r + gamma^n `value`: that, (B,), or a distribution, (B, size).
+
+    A head that keeps whole distributions (c51, quantile) backs up the ensemble's mixture. Pessimism, and the choice of
+    a chunk, have moved the value away from the mixture's mean; the mixture is moved with it.
+
+    Args:
+        head: of the outputs.
+        out: at the next observation, (N, B, size).
+        value: what the next observation is worth, (B,).
+        reward, discount: of the transition, (B,).
+    """
+    mixed = head.mixed(out)
+    return head.backup(mixed, reward + discount * (value - head.mean(mixed)), discount)
+
+
 def regression(head: Head, out: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    """Mean misfit of outputs (E, B, size) to targets (B,), each row times its weight (B,)."""
-    return (head.loss(out, target) * weight).mean()
+    """Mean misfit of outputs (E, B, size) to targets (B,) or `backed_up` ones, each row times its weight (B,)."""
+    targets = target.unsqueeze(0) if target.ndim == out.ndim - 1 else target
+    return (head.loss(out, targets) * weight).mean()
 
 
-def best_of_n(values: Tensor, aggregate: Aggregate) -> Tensor:
-    """max_k of the aggregated values (E, B, K), (B,): the value of the policy that takes the best of its K chunks."""
-    return aggregate(values).amax(-1)
+@dataclass(frozen=True, eq=False)
+class Following:
+    """What a target bootstraps from.
+
+    Attributes:
+        out: outputs that say how returns are distributed from there, (N, B, size).
+        value: what it is worth, after pessimism, (B,).
+    """
+
+    out: Tensor
+    value: Tensor
+
+
+def best_of_n(head: Head, out: Tensor, aggregate: Aggregate) -> Following:
+    """The policy that takes the best of its K chunks by the aggregated values of outputs (E, B, K, size)."""
+    value, best = aggregate(head.mean(out)).max(-1)
+    rows = torch.arange(len(best), device=best.device)
+    return Following(out[:, rows, best], value)
 
 
 def target_network[M: nn.Module](module: M) -> M:

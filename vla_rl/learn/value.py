@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vla_rl.data.dataset import fingerprint_of, open_dataset
-from vla_rl.data.rollouts import RolloutConfig, load_trajectories
+from vla_rl.data.dataset import Dataset, fingerprint_of, open_dataset
+from vla_rl.data.rollouts import RETURN, RolloutConfig, load_trajectories
 from vla_rl.data.sampler import ChunkSampler
+from vla_rl.data.sidecars import about_column
 from vla_rl.data.transitions import ChunkBatch, ChunkTransitions, TransitionConfig
 from vla_rl.learn.bc import newest
 from vla_rl.learn.calql import CQL, CalQL
@@ -35,10 +37,13 @@ from vla_rl.learn.report import counter
 from vla_rl.learn.run import check_out
 from vla_rl.learn.train import Learner, Training, make_accelerator
 from vla_rl.policy.configuration_vla_rl import VLAConfig
-from vla_rl.policy.folder import fingerprint
+from vla_rl.policy.folder import OWN_TYPE, fingerprint, read_config
+from vla_rl.policy.layers import LAYERS
+from vla_rl.value.aggregate import check_ensemble
 from vla_rl.value.checkpoint import save_critic
 from vla_rl.value.config import CriticConfig
 from vla_rl.value.critic import ChunkCritic
+from vla_rl.value.heads import Histogram
 from vla_rl.value.inputs import critic_stats
 from vla_rl.value.state_value import StateValue
 from vla_rl.value.support import Support
@@ -78,6 +83,7 @@ def train_value(config: CriticRunConfig, progress: bool = True) -> dict[str, Any
         raise ValueError("a run needs data (LeRobotDataset v3 folders), policy (a checkpoint) and out (its folder)")
     out = Path(config.out)
     check_out(out, config)
+    _require_choices(config)
     accelerator = make_accelerator(config)
     with accelerator.main_process_first():
         source = load_source(config, progress and accelerator.is_main_process)
@@ -86,15 +92,22 @@ def train_value(config: CriticRunConfig, progress: bool = True) -> dict[str, Any
     return Training(config, learner, out, accelerator, checkpoint, progress).run()
 
 
+def _require_choices(config: CriticRunConfig) -> None:
+    """Raise ValueError for a critic that cannot be, before data sets are decoded for it."""
+    names = ("bins", "head", "ensemble", "gamma", "chunk_encoder", "width", "depth", "encoder")
+    CriticConfig(1, 0, 1, 1, low=0.0, high=1.0, **{name: getattr(config, name) for name in names})
+    check_ensemble(config.aggregate or "mean", config.ensemble)
+    if config.layer not in LAYERS:
+        raise ValueError(f"unknown layer '{config.layer}'; there are: {', '.join(LAYERS)}")
+
+
 def load_source(config: CriticRunConfig, progress: bool = False) -> Source:
     """Read data sets as transitions under a policy: features, rewards and candidates, computed where they were not yet.
 
     Raises:
         ValueError: one of them cannot be read, or they do not fit together.
     """
-    folder = resolve(config.policy)
-    policy = VLAConfig.from_pretrained(folder)
-    assert isinstance(policy, VLAConfig)
+    policy, folder = _policy(config), resolve(config.policy)
     window, needs = config.window or policy.n_action_steps, candidates_needed(config)
     if window > policy.horizon:
         raise ValueError(f"--window {window} is longer than the policy's chunks of {policy.horizon} actions")
@@ -110,6 +123,8 @@ def load_source(config: CriticRunConfig, progress: bool = False) -> Source:
     )
     sets = []
     for root in config.data:
+        _require_actions(open_dataset(root), policy.action_names, config.policy)
+        _require_discount(root, config)
         with counter(f"reading {Path(root).name}", progress) as show:
             sets.append(load_trajectories(root, folder, reading, device=config.device, progress=show))
     cut = TransitionConfig(window, config.gamma, config.n_step, config.ends, needs)
@@ -121,6 +136,42 @@ def load_source(config: CriticRunConfig, progress: bool = False) -> Source:
     }
     relative = tuple(policy.relative_mask) if any(policy.relative_mask) else ()
     return Source(ChunkTransitions(sets, cut), card, relative, folder)
+
+
+def _policy(config: CriticRunConfig) -> VLAConfig:
+    """The config of the policy whose features the critic reads.
+
+    Raises:
+        ValueError: it is none of ours.
+    """
+    folder = resolve(config.policy)
+    if (kind := read_config(folder)["type"]) != OWN_TYPE:
+        raise ValueError(
+            f"--policy {config.policy} is of type '{kind}', and critics read the features of a policy of type "
+            f"'{OWN_TYPE}': give one of those with --encoder own, and the critic can steer the other"
+        )
+    policy = VLAConfig.from_pretrained(folder)
+    assert isinstance(policy, VLAConfig)
+    return policy
+
+
+def _require_actions(dataset: Dataset, names: Sequence[str], policy: str) -> None:
+    """Raise ValueError where a data set and a policy are of different arms."""
+    there = dataset.names("action")
+    if there and names and there != list(names):
+        raise ValueError(f"{dataset.root} has the actions {', '.join(there)}; --policy {policy} has {', '.join(names)}")
+
+
+def _require_discount(root: str, config: CriticRunConfig) -> None:
+    """Raise ValueError where an algorithm would learn from returns of another discount than its own."""
+    if not (config.reward and ALGORITHMS[config.algo].needs_returns):
+        return
+    made = about_column(Path(root), RETURN, config.reward).get("gamma", config.gamma)
+    if made != config.gamma:
+        raise ValueError(
+            f"the returns '{config.reward}' of {root} have gamma {made:g}, this run {config.gamma:g}: make them again "
+            f"with `vla-rl dataset reward --gamma {config.gamma:g}`, or give --gamma {made:g}"
+        )
 
 
 def candidates_needed(config: CriticRunConfig) -> Needs:
@@ -171,9 +222,10 @@ class CriticLearner(Learner):
         self.config, self.source, self.device, self.rank, self.world = config, source, device, rank, world
         self.data = source.transitions
         self.held = held_out(self.data, config.holdout, config.seed)
-        weights = np.where(self.held, 0.0, sampling_weights(self.data, config))
+        kept, weights = np.flatnonzero(~self.held), np.zeros(len(self.data))
+        weights[kept] = sampling_weights(self.data, config, kept)
         self.sampler = ChunkSampler(weights, config.batch * world, config.seed)
-        self.algorithm = make_algorithm(config, self.data, np.flatnonzero(~self.held), source.relative).to(device)
+        self.algorithm = make_algorithm(config, self.data, kept, source.relative).to(device)
         self.model = self.algorithm
         self.warned = ""
 
@@ -210,9 +262,10 @@ class CriticLearner(Learner):
         return 1.0 - rank_correlation(self.algorithm.target_values(batch).cpu(), batch.mc_return.cpu())
 
     def _look_at_support(self) -> None:
-        """Say, once, where more than 1% of the targets lie outside the support."""
+        """Say, once, where more than 1% of the targets lie outside the support of a head that clips them."""
         support, target = self.algorithm.critic.config.support, self.algorithm.last_target
-        line = support.warning(target) if len(target) else None
+        clips = isinstance(self.algorithm.critic.head, Histogram)
+        line = support.warning(target) if clips and len(target) else None
         if line and not self.warned:
             self.warned = f"{line}: set --low and --high"
             print(f"vla-rl train: WARNING: {self.warned}", file=sys.stderr)
@@ -349,29 +402,35 @@ def held_out(data: ChunkTransitions, share: float, seed: int) -> NDArray[np.bool
     return np.isin(owner, np.random.default_rng((seed, HOLDOUT)).permutation(episodes)[:count])
 
 
-def sampling_weights(data: ChunkTransitions, config: CriticRunConfig) -> NDArray[np.float64]:
-    """Sampling weight of each transition, (len(data),): by `--sessions`, or by `--mix`.
+def sampling_weights(data: ChunkTransitions, config: CriticRunConfig, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Sampling weight of each of some transitions, (len(rows),): by `--sessions`, or by `--mix`.
 
     Raises:
-        ValueError: both are given, or not one share for each set, or more sessions than sets.
+        ValueError: both are given, or more sessions than sets, or a share cannot be given.
     """
     if not config.sessions:
-        return set_weights(data, config.mix)
+        return set_weights(data, config.mix, rows)
     if config.mix or config.sessions > len(data.sets):
         raise ValueError(f"--sessions {config.sessions} of {len(data.sets)} data sets: give at most all, and no --mix")
-    return half_and_half(data.owner >= len(data.sets) - config.sessions, data.human)
+    return half_and_half(data.owner[rows] >= len(data.sets) - config.sessions, data.human[rows])
 
 
-def set_weights(data: ChunkTransitions, mix: tuple[float, ...]) -> NDArray[np.float64]:
-    """Sampling weight of each transition, (len(data),): each set its share (RLPD's 50/50 is (1, 1)), or all alike.
+def set_weights(data: ChunkTransitions, mix: tuple[float, ...], rows: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Sampling weight of some transitions, (len(rows),): each set its share (RLPD's 50/50 is (1, 1)), or all alike.
 
     Raises:
-        ValueError: not one share for each set.
+        ValueError: not one share for each set, or a share for a set that has none of these transitions.
     """
     if not mix:
-        return np.ones(len(data))
+        return np.ones(len(rows))
     if len(mix) != len(data.sets):
         raise ValueError(f"--mix has {len(mix)} shares for {len(data.sets)} data sets")
-    bounds = np.cumsum([len(each) for each in data.sets])
-    owner = np.searchsorted(bounds, data.starts, side="right")
-    return (np.asarray(mix) / np.maximum(np.bincount(owner, minlength=len(mix)), 1))[owner]
+    owner = data.owner[rows]
+    count = np.bincount(owner, minlength=len(mix))
+    empty = [number for number, share in enumerate(mix) if share > 0 and not count[number]]
+    if empty:
+        raise ValueError(
+            f"--mix gives data set {empty[0]} a share of {mix[empty[0]]:g}, but no transition of it is left: its "
+            "episodes are too short, or held out"
+        )
+    return (np.asarray(mix) / np.maximum(count, 1))[owner]

@@ -63,6 +63,12 @@ def load_served(folder: str | Path, device: str = "cpu", dtype: str = "float32")
     return adapt(load_lerobot(folder, device), dtype)
 
 
+def chunk_length(config: Any) -> int:
+    """Actions H in a chunk of a policy, ours or one of LeRobot's."""
+    length = "horizon" if config.type == OWN_TYPE else "chunk_size"
+    return int(getattr(config, length, config.n_action_steps))
+
+
 class OwnPolicy:
     """Ours: the backbone runs once, K chunks are one batch of the head."""
 

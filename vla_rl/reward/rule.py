@@ -100,9 +100,9 @@ def cuts_of(rule: Reward, episode: EpisodeColumns) -> tuple[int, ...]:
     return () if split is None else split(episode)
 
 
-def reward_names() -> dict[str, Callable[..., Reward]]:
+def reward_names() -> list[str]:
     """Every rule that can be named: ours, and those of installed packages."""
-    return {**{point.name: _later(point) for point in entry_points(group=GROUP)}, **_own()}
+    return list(dict.fromkeys([*_own(), *(point.name for point in entry_points(group=GROUP))]))
 
 
 def make_reward(name: str, **options: Any) -> Reward:
@@ -111,7 +111,7 @@ def make_reward(name: str, **options: Any) -> Reward:
     Raises:
         ValueError: no rule of that name, or an option that it does not have; the message lists those there are.
     """
-    factory = _own().get(name) or reward_names().get(name)
+    factory = _own().get(name) or _installed(name)
     if factory is None:
         raise ValueError(f"unknown reward '{name}'; there are: {', '.join(reward_names())}")
     try:
@@ -139,10 +139,7 @@ def _own() -> dict[str, Callable[..., Reward]]:
     }
 
 
-def _later(point: Any) -> Callable[..., Reward]:
-    """A plug-in's factory, imported when it is called."""
-
-    def load(**options: Any) -> Reward:
-        return point.load()(**options)
-
-    return load
+def _installed(name: str) -> Callable[..., Reward] | None:
+    """A plug-in's factory, imported now; None where no package has one of that name."""
+    found: list[Callable[..., Reward]] = [p.load() for p in entry_points(group=GROUP) if p.name == name]
+    return found[0] if found else None

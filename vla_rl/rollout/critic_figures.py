@@ -77,8 +77,9 @@ def figures(critic: LoadedCritic, held: Held, rng: np.random.Generator) -> dict[
     if held.policy is not None:
         sampled = _score_drawn(critic, held.batch.features, held.batch.state, held.policy)
         drawn = np.isfinite(sampled).all(1)
-        report["actions"]["policy"] = _against(values[drawn], sampled[drawn].mean(1), spread)
-        report["candidate_spread"] = float(sampled[drawn].std(1).mean() / spread)
+        if drawn.any():
+            report["actions"]["policy"] = _against(values[drawn], sampled[drawn].mean(1), spread)
+            report["candidate_spread"] = float(sampled[drawn].std(1).mean() / spread)
         report |= _advantage_rank(critic, held, values, sampled, rng)
     return report | _candidate_rank(critic, held, rng)
 

@@ -19,6 +19,7 @@ from vla_rl.data.sidecars import CandidateTable, read_candidates
 from vla_rl.data.transitions import ChunkTransitions
 from vla_rl.learn.critic_config import CriticRunConfig
 from vla_rl.learn.value import ALGORITHMS, held_out, load_source
+from vla_rl.policy.folder import choose_device
 from vla_rl.reward.returns import monte_carlo
 from vla_rl.rollout.critic_figures import Held, figures, values_of
 from vla_rl.rollout.statistics import spearman
@@ -56,7 +57,7 @@ class Gate:
         ranks = [report[name] for name in ("advantage_rank", "candidate_rank") if name in report]
         if ranks:
             found["rank correlation of actions"] = (max(ranks), self.actions, 1)
-        low = {name: side for name, side in found.items() if side[2] * (side[0] - side[1]) < 0}
+        low = {name: side for name, side in found.items() if not side[2] * (side[0] - side[1]) >= 0}  # nan is missed
         return [
             f"{name} {value:.2f}, wanted {'at least' if sign > 0 else 'at most'} {limit:g}"
             for name, (value, limit, sign) in low.items()
@@ -70,6 +71,7 @@ def critic_report(
     rows: int = 4096,
     seed: int = 0,
     gate: Gate | None = None,
+    device: str = "auto",
 ) -> dict[str, Any]:
     """Judge a critic folder and write the verdict into it.
 
@@ -81,15 +83,16 @@ def critic_report(
         rows: decisions looked at, at most.
         seed: of the choice among them, and of random actions.
         gate: what it must reach.
+        device: where critic and encoder run, wherever they were trained.
 
     Returns:
         JSON-ready: see `figures`; `verdict` ("pass" or "fail") and `reason`.
 
     Raises:
-        ValueError: the data is not there, was trained on, or nothing was held out.
+        ValueError: the data is not there, was trained on or has changed since, or nothing was held out.
     """
-    critic, rng = LoadedCritic.load(folder, trusted=True), np.random.default_rng(seed)
-    unseen, seen = held_decisions(folder, data, policy, rows, rng)
+    critic, rng = LoadedCritic.load(folder, choose_device(device), trusted=True), np.random.default_rng(seed)
+    unseen, seen = held_decisions(folder, data, policy, rows, rng, device)
     report = figures(critic, unseen, rng)
     if seen is not None:
         report["rank_correlation_seen"] = spearman(values_of(critic, seen.batch), seen.returns)
@@ -113,7 +116,7 @@ def conclude(folder: str | Path, report: Mapping[str, Any], gate: Gate, more: Se
 
 
 def held_decisions(
-    folder: str | Path, data: Sequence[str], policy: str, rows: int, rng: np.random.Generator
+    folder: str | Path, data: Sequence[str], policy: str, rows: int, rng: np.random.Generator, device: str = "auto"
 ) -> tuple[Held, Held | None]:
     """Decisions that the critic never saw, and as many that it was trained on (None with other `data`)."""
     card = read_card(folder)
@@ -127,13 +130,25 @@ def held_decisions(
     missing = [root for root in data or config.data if not Path(root).is_dir()]
     if missing:
         raise ValueError(f"no data set at {missing[0]}, which the critic was trained on; give others with --data")
-    config = _with_candidates(replace(config, data=tuple(data) or config.data), policy)
+    changed = [] if data else _changed(config.data, card["data"])
+    if changed:
+        raise ValueError(
+            f"{changed[0]} has changed since the critic was trained on it: nobody knows which of its episodes were "
+            "held out; give others with --data"
+        )
+    config = _with_candidates(replace(config, data=tuple(data) or config.data, device=device), policy)
     transitions = load_source(config).transitions
     held = np.ones(len(transitions), bool) if data else held_out(transitions, config.holdout, config.seed)
     if not held.any():
         raise ValueError("no episode was held out of this critic's training (--holdout 0); give data sets with --data")
     unseen = _decisions(transitions, np.flatnonzero(held), config, rows, rng)
     return unseen, None if data else _decisions(transitions, np.flatnonzero(~held), config, rows, rng)
+
+
+def _changed(roots: Sequence[str], fingerprints: Sequence[str]) -> list[str]:
+    """Data sets that are no longer what their fingerprints say."""
+    pairs = zip(roots, fingerprints, strict=True)
+    return [root for root, known in pairs if fingerprint_of(open_dataset(root)) != known]
 
 
 def _with_encoder(config: CriticRunConfig, folder: Path, card: Mapping[str, Any]) -> CriticRunConfig:

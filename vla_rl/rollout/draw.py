@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vla_rl.policy.folder import OWN_TYPE, fingerprint
+from vla_rl.policy.folder import fingerprint
 from vla_rl.policy.inputs import observation_batch
 from vla_rl.policy.layers import features_of
-from vla_rl.policy.served import Served
+from vla_rl.policy.served import Served, chunk_length
 from vla_rl.rollout.world import Frame, World
 
 
@@ -152,8 +152,7 @@ class ServedDrawer:
         self._served, self.name, self.fingerprint = served, name, fingerprint(name)
         config = served.config
         self.frames, self.steps = int(config.n_obs_steps), int(config.n_action_steps)
-        length = "horizon" if config.type == OWN_TYPE else "chunk_size"
-        self.horizon = int(getattr(config, length, self.steps))
+        self.horizon = chunk_length(config)
 
     def check(self, world: World) -> None:
         """As `check_fit`."""

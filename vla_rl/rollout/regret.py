@@ -39,9 +39,15 @@ def crossed(note: Note) -> float:
     return float(np.mean(counted))
 
 
-def ranked(note: Note) -> float:
-    """What the critic ranks first (mean of the ensemble), ties averaged: a constant critic is `random`."""
+def said(note: Note) -> Array:
+    """What the critic says of every candidate (mean of the ensemble), (K,); one without a value comes last."""
     values = np.asarray(note["values"], dtype=np.float64).mean(0)
+    return np.where(np.isfinite(values), values, -np.inf)
+
+
+def ranked(note: Note) -> float:
+    """What the critic ranks first, ties averaged: a constant critic is `random`."""
+    values = said(note)
     return float(worths(note)[values == values.max()].mean())
 
 
@@ -113,7 +119,7 @@ def _ranking(contested: Sequence[Note]) -> dict[str, Any]:
     """How the critic's order agrees with the endings, where these differ; None where they nowhere do."""
     if not contested:
         return {"rank_correlation": None, "concordance": None}
-    means = [np.asarray(note["values"], dtype=np.float64).mean(0) for note in contested]
+    means = [said(note) for note in contested]
     found = [spearman(values, merit(note)) for values, note in zip(means, contested, strict=True)]
     agreed = [concordance(values, worths(note)) for values, note in zip(means, contested, strict=True)]
     return {"rank_correlation": float(np.mean(found)), "concordance": float(np.mean(agreed))}
@@ -127,6 +133,6 @@ def merit(note: Note) -> Array:
 
 def concordance(values: Array, worth: Array) -> float:
     """Of pairs of candidates that ended differently, the share that the values order rightly; ties count half."""
-    ahead = np.sign(worth[:, None] - worth[None])
-    said = np.sign(values[:, None] - values[None])
-    return float((0.5 + 0.5 * said)[ahead > 0].mean())
+    ahead = worth[:, None] > worth[None]
+    right, tied = values[:, None] > values[None], values[:, None] == values[None]
+    return float((right + 0.5 * tied)[ahead].mean())

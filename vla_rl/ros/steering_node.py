@@ -126,8 +126,14 @@ class SteeringNode(LifecycleNode):
         return self._load_from(build.check_critic(self.config.critic), self.config.policy)
 
     def _load_version(self, folder: Path) -> Critic:
-        """A critic that was pushed, with the policy that it belongs to: whether they fit the learner has seen to."""
-        return self._load_from(folder, "")
+        """A critic that was pushed, with the policy that it belongs to: whether they fit the learner has seen to.
+
+        Raises:
+            ValueError: it can not be loaded, or the selector can not follow it.
+        """
+        critic = self._load_from(folder, "")
+        Chooser(self.config.steering(), critic)
+        return critic
 
     def _load_from(self, folder: str | Path, policy: str) -> Critic:
         from vla_rl.policy.folder import choose_device, fingerprint

@@ -160,7 +160,8 @@ class RobotCritic:
     """
 
     def __init__(self, critic: LoadedCritic, spec: RobotSpec) -> None:
-        critic.require_fit(names=spec.lerobot_action_spec.names)
+        names = spec.lerobot_action_spec.names
+        critic.require_fit(names=names, state_dim=len(names), where="the robot")
         if critic.eyes is not None and critic.eyes.n_obs_steps > 1:
             raise ValueError(
                 f"the critic's encoder wants {critic.eyes.n_obs_steps} frames; a robot's set comes with one"

@@ -127,6 +127,7 @@ class Scorer:
                 self._score_slice(job)
 
     def _score_slice(self, job: _Job) -> None:
+        self._prepare(job)  # takes its time too: what is left of it decides how many fit
         part = job.candidates.chunks[job.scored : job.scored + self._fitting(job)]
         values = self._said(job, part)
         with self._changed:
@@ -142,14 +143,24 @@ class Scorer:
         left_s = (job.until_ns - time.monotonic_ns()) / 1e9
         return max(1, min(self._size, int(left_s / self._each_s))) if self._each_s else self._size
 
+    def _prepare(self, job: _Job) -> None:
+        """The set's context, once; where the critic fails it is none."""
+        if job.prepared:
+            return
+        try:
+            (job.context, job.distance), job.prepared = self._critic.prepare(job.candidates), True
+        except Exception as error:
+            self.error = f"{type(error).__name__}: {error}"
+
     def _said(self, job: _Job, part: Array) -> Array:
         """Values (E, n) of a slice; a critic that fails is one that knows no value."""
+        if not job.prepared:
+            return np.full((1, len(part)), np.nan)
         try:
-            if not job.prepared:
-                (job.context, job.distance), job.prepared = self._critic.prepare(job.candidates), True
             start = time.monotonic_ns()
             values = np.asarray(self._critic.values(job.context, part, self._tau), dtype=np.float64)
-            self._each_s += EMA * ((time.monotonic_ns() - start) / 1e9 / len(part) - self._each_s)
+            took_s = (time.monotonic_ns() - start) / 1e9 / len(part)
+            self._each_s += (EMA if self._each_s else 1.0) * (took_s - self._each_s)
             if values.ndim != 2 or values.shape[1] != len(part):
                 raise ValueError(f"values of {len(part)} chunks have the shape {values.shape}")
         except Exception as error:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from vla_rl.policy.configuration_vla_rl import ACTION, STATE
 from vla_rl.policy.inputs import Columns
-from vla_rl.policy.served import Served
+from vla_rl.policy.served import Served, chunk_length
 from vla_rl.steer.choose import Chooser, ChooserConfig
 from vla_rl.steer.critic import LoadedCritic
 from vla_rl.steer.selectors import Choice
@@ -56,8 +56,8 @@ class Steered:
         self._served, self._critic, self._k = served, critic, k
         self._chooser = Chooser(config, critic)
         if critic is not None:
-            action = served.config.output_features[ACTION].shape[0]
-            critic.require_fit(policy_fingerprint=fingerprint or None, action_dim=int(action))
+            action, horizon = int(served.config.output_features[ACTION].shape[0]), chunk_length(served.config)
+            critic.require_fit(policy_fingerprint=fingerprint or None, action_dim=action, horizon=horizon)
 
     def answer(
         self, history: Sequence[Columns], task: str, seed: int, previous: NDArray[np.float32] | None = None

@@ -166,6 +166,7 @@ def require_fit(
     """Compare a critic with what it is to value. What is None or unknown on a side is not compared.
 
     A critic with an encoder of its own fits any policy of the same robot: features and fingerprint are not compared.
+    One that reads no state fits any.
 
     Args:
         card: from `read_card` or `load_critic`.
@@ -181,7 +182,7 @@ def require_fit(
     config = card["config"]
     theirs = {"state size": state_dim, "action size": action_dim, "action names": names and list(names)}
     theirs |= {"actions executed of a chunk": window}
-    ours = {"state size": config["state_dim"], "action size": config["action_dim"]}
+    ours = {"state size": config["state_dim"] or None, "action size": config["action_dim"]}
     ours |= {"action names": list(card["names"]) or None, "actions executed of a chunk": config["window"]}
     if config["encoder"] == "policy":
         theirs |= {"policy": policy_fingerprint, "feature layer": layer, "feature size": feature_dim}

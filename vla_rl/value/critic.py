@@ -91,10 +91,12 @@ class ChunkCritic(nn.Module):
         """
         self.require()
         hidden = self.context(self.observation(features=features, state=state))
-        return CriticContext(hidden, self._base(state, hidden))
+        return CriticContext(hidden, self._base(state, hidden.shape[1]))
 
     def logits(self, context: CriticContext, chunks: Tensor) -> Tensor:
         """The head's raw outputs (E, B, K, size) for chunks (B, K, H, A) in data units; actions beyond h do not count.
+
+        They are float32, whatever autocast does on the way: they stand for values in the units of returns.
 
         Raises:
             ValueError: chunks have another shape; both sides are named.
@@ -104,7 +106,7 @@ class ChunkCritic(nn.Module):
         seen = self.chunk.normalize(seen).clamp(-CLIP, CLIP)
         encoded = self.encoder(seen.flatten(0, 1)).unflatten(1, (observations, candidates))
         met = (encoded + context.hidden.unsqueeze(2)).flatten(1, 2)
-        out: Tensor = self.out(self.trunk(F.gelu(self.norm(met))))
+        out: Tensor = self.out(self.trunk(F.gelu(self.norm(met)))).float()
         return out.unflatten(1, (observations, candidates))
 
     def value(self, context: CriticContext, chunks: Tensor) -> Tensor:
@@ -124,9 +126,9 @@ class ChunkCritic(nn.Module):
         self.require()
         return self.observation.distance(features=features, state=state)
 
-    def _base(self, state: Tensor | None, like: Tensor) -> Tensor:
+    def _base(self, state: Tensor | None, batch: int) -> Tensor:
         """(B, 1, 1, A): the state in the dimensions whose actions are relative, else 0."""
-        base = like.new_zeros(like.shape[1], self.config.action_dim)
+        base = self.relative.new_zeros(batch, self.config.action_dim)
         if state is not None and any(self.config.relative):
             shared = min(state.shape[-1], self.config.action_dim)
             base[:, :shared] = state[:, :shared].float() * self.relative[:shared]

@@ -51,6 +51,10 @@ class Head(nn.Module):
         """The target r + discount * Z for outputs (..., size) at the next state; its mean where no more is kept."""
         return reward + discount * self.mean(out)
 
+    def mixed(self, out: Tensor) -> Tensor:
+        """Outputs (N, ..., size) to those that stand for all N in equal shares, (..., size)."""
+        return out.mean(0)
+
 
 class Mse(Head):
     """The mean alone, by squared error. Outputs count in half supports from its centre, so that they are of size 1."""
@@ -93,7 +97,11 @@ class Histogram(Head):
 
     @override
     def mean(self, out: Tensor) -> Tensor:
-        return out.softmax(-1) @ self.centres
+        return (out.softmax(-1) * self.centres).sum(-1)  # no matrix product: mixed precision would round it
+
+    @override
+    def mixed(self, out: Tensor) -> Tensor:
+        return out.log_softmax(-1).logsumexp(0)
 
     @override
     def variance(self, out: Tensor) -> Tensor:
@@ -137,7 +145,7 @@ class C51(TwoHot):
     def backup(self, out: Tensor, reward: Tensor, discount: Tensor) -> Tensor:
         """The projected distribution of r + discount * Z, (..., size)."""
         moved = reward.unsqueeze(-1) + discount.unsqueeze(-1) * self.centres
-        return (out.softmax(-1).unsqueeze(-2) @ self.histogram(moved)).squeeze(-2)
+        return (out.softmax(-1).unsqueeze(-1) * self.histogram(moved)).sum(-2)
 
 
 class HLGauss(Histogram):

@@ -45,10 +45,10 @@ class StateValue(nn.Module):
         self._usable = True
 
     def logits(self, features: Tensor | None, state: Tensor | None, goal: Tensor | None = None) -> Tensor:
-        """The head's raw outputs (E, B, size) for features (B, D), states (B, S) and goals (B, G)."""
+        """The head's raw outputs (E, B, size), float32, for features (B, D), states (B, S) and goals (B, G)."""
         self.require()
         out: Tensor = self.out(self.trunk(self.observation(features=features, state=state, goal=goal)))
-        return out
+        return out.float()
 
     def forward(self, features: Tensor | None, state: Tensor | None, goal: Tensor | None = None) -> Tensor:
         """Expected returns, (E, B)."""
