@@ -42,7 +42,9 @@ def _script(twin: TwinProcess, way: str, how: str) -> str:
     """A program of ours that ends; what it said."""
     ending = "wait" if way == "ctrl_c" else way
     command = [sys.executable, "-m", "vla_rl.bench.on_twin.driving", str(twin.port), str(twin.calibration), how, ending]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, preexec_fn=_heed_ctrl_c
+    )
     assert process.stdout is not None
     said = ""
     while READY not in said:
@@ -54,6 +56,11 @@ def _script(twin: TwinProcess, way: str, how: str) -> str:
         process.send_signal(signal.SIGINT)
     rest, _ = process.communicate(timeout=PATIENCE_S)
     return said + rest
+
+
+def _heed_ctrl_c() -> None:
+    """A shell's background jobs, this benchmark for one, ignore Ctrl-C, and so would what they start."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _node(twin: TwinProcess, number: int, how: str) -> str:
