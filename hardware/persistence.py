@@ -34,7 +34,7 @@ class Persistence:
     """What LeRobot's bus goes through from now on.
 
     Args:
-        bus: a FeetechMotorsBus, open.
+        bus: a FeetechMotorsBus, open; its waiting is tuned as well (`ports.tune`).
         lost: takes how many answers did not come, whenever some did not.
 
     Attributes:
@@ -84,15 +84,15 @@ class Persistence:
 
     def _group(self, reader: Any) -> int:
         """`txRxPacket` of the SDK's GroupSyncRead, whose `data_dict` comes with an empty list for each id."""
-        everyone = self.silent = list(reader.data_dict)
+        self.silent, count = list(reader.data_dict), len(reader.data_dict)
         end, rounds = time.monotonic() + PATIENCE_S, 0
         while True:
-            asked, known = self.silent, len(self.silent) < len(everyone)
+            asked, known = self.silent, len(self.silent) < count
             result = int(reader.ph.syncReadTx(reader.port, reader.start_address, reader.data_length, asked, len(asked)))
             if result == 0:
                 result = self._listen(reader, self._wait(known))
             if rounds == 0:
-                self._share_lost += MEMORY * (len(self.silent) / len(everyone) - self._share_lost)
+                self._share_lost += MEMORY * (len(self.silent) / count - self._share_lost)
             rounds += 1
             if not self.silent:
                 return result
@@ -105,7 +105,7 @@ class Persistence:
         from scservo_sdk import COMM_RX_CORRUPT, COMM_RX_TIMEOUT, COMM_SUCCESS
 
         serial, asked, data, began = reader.port.ser, self.silent, b"", time.monotonic()
-        end = began + wait_s
+        end, found = began + wait_s, dict[int, list[int]]()
         while self.silent and time.monotonic() < end:
             if not (more := serial.read(max(1, serial.in_waiting))):
                 continue
@@ -115,8 +115,7 @@ class Persistence:
             data, end = data + more, now + SILENCE_S
             found = {a.id: list(a.parameters) for a in answers(data) if len(a.parameters) == reader.data_length}
             self.silent = [number for number in asked if number not in found]
-        if data:
-            reader.data_dict.update((number, found[number]) for number in asked if number in found)
+        reader.data_dict.update((number, found[number]) for number in asked if number in found)
         reader.port.is_using = False
         return int(COMM_SUCCESS if not self.silent else COMM_RX_CORRUPT if data else COMM_RX_TIMEOUT)
 

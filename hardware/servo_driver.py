@@ -77,9 +77,10 @@ class ServoDriver(Driver):
         try:
             self._bus.connect(handshake=False)
             self._bus.port_handler.ser.exclusive = True
-            tune(self._bus.port_handler)
             if census.feetech(self._bus):
                 self._persistence = Persistence(self._bus, lambda lost: self.counts.update(errors=lost))
+            else:
+                tune(self._bus.port_handler)
         except Exception as error:
             reason = "another program has it" if "lock" in str(error) else one_line(error)
             raise ValueError(f"port {self._bus.port} does not open: {reason}") from error

@@ -2,17 +2,9 @@
 
 import numpy as np
 import pytest
-from twin_desk import Desk
 
 from vla_rl.hardware.lerobot_driver import make_driver
 from vla_rl.hardware.twin.table import BAUD_RATES
-
-
-@pytest.fixture
-def desk(tmp_path):
-    made = Desk(tmp_path)
-    yield made
-    made.close()
 
 
 def refusal(desk):

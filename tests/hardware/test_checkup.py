@@ -2,19 +2,12 @@
 
 import numpy as np
 import pytest
-from twin_desk import SPEC, Desk
+from twin_desk import SPEC
 
 from vla_rl import build_arm
 from vla_rl.cli import main
 from vla_rl.hardware.checkup import checkup, self_test
 from vla_rl.hardware.lerobot_arm import LeRobotConfig
-
-
-@pytest.fixture
-def desk(tmp_path):
-    made = Desk(tmp_path)
-    yield made
-    made.close()
 
 
 def notes(desk, **config):

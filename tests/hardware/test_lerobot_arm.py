@@ -7,20 +7,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from twin_desk import SPEC, Desk, until
+from twin_desk import SPEC, until
 
 from vla_rl.hardware.lerobot_arm import LeRobotArm
 from vla_rl.hardware.twin.faults import Fault as TwinFault
 from vla_rl.robot import Fault, Physical
 
 TICK = 2 * np.pi / 4096
-
-
-@pytest.fixture
-def desk(tmp_path):
-    made = Desk(tmp_path)
-    yield made
-    made.close()
 
 
 def drive(arm, targets, joint_step=0.05):

@@ -8,7 +8,7 @@ import pytest
 import scservo_sdk as scs
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from twin_desk import SPEC, Desk, until
+from twin_desk import SPEC, until
 
 from vla_rl.hardware.lerobot_driver import MissedError, make_driver
 from vla_rl.hardware.persistence import Persistence, answers
@@ -104,13 +104,6 @@ def test_all_are_told_in_one_packet_and_on_a_lossy_line_one_by_one(lossy):
     assert bus.sync_writer.txPacket() == scs.COMM_SUCCESS
     alone = [(number, [number, 7]) for number in IDS]
     assert bus.told == (alone if lossy else [("all", [byte for i in IDS for byte in (i, i, 7)])])
-
-
-@pytest.fixture
-def desk(tmp_path):
-    made = Desk(tmp_path)
-    yield made
-    made.close()
 
 
 def test_on_a_line_that_damages_one_byte_in_a_hundred_hardly_a_reading_is_missed(desk):

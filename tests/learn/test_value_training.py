@@ -11,12 +11,11 @@ from safetensors.torch import load_file
 from vla_rl.data.transitions import ChunkTransitions
 from vla_rl.learn.bc import newest
 from vla_rl.learn.checkpoint import resolve
+from vla_rl.learn.shares import episode_of, sampling_weights
 from vla_rl.learn.value import (
     ALGORITHMS,
     CriticLearner,
     Source,
-    episode_of,
-    sampling_weights,
     train_value,
     value_support,
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from vla_rl.learn.critic_config import CriticRunConfig
 from vla_rl.learn.critics import CriticAlgorithm, Needs
 from vla_rl.learn.expo import Expo
 from vla_rl.learn.feed import step_seed
-from vla_rl.learn.hil_serl import HilSerl, half_and_half
+from vla_rl.learn.hil_serl import HilSerl
 from vla_rl.learn.idql import IDQL
 from vla_rl.learn.iql import IQL
 from vla_rl.learn.monte_carlo import MonteCarlo
@@ -35,6 +34,7 @@ from vla_rl.learn.ranks import rank_correlation
 from vla_rl.learn.rebrac import TD3BC, ReBRAC
 from vla_rl.learn.report import counter
 from vla_rl.learn.run import check_out
+from vla_rl.learn.shares import HOLDOUT, held_out, sampling_weights
 from vla_rl.learn.train import Learner, Training, make_accelerator
 from vla_rl.policy.configuration_vla_rl import VLAConfig
 from vla_rl.policy.folder import OWN_TYPE, fingerprint, read_config
@@ -61,7 +61,6 @@ ALGORITHMS: dict[str, type[CriticAlgorithm]] = {
     "pvp": PVP,
     "expo": Expo,
 }
-HOLDOUT = 2  # stream of `step_seed`
 STATS_ROWS, SCORE_ROWS = 20_000, 4096
 
 
@@ -381,56 +380,3 @@ def value_support(config: CriticRunConfig, data: ChunkTransitions) -> Support:
     low = low if config.low is None else config.low
     high = high if config.high is None else config.high
     return Support(low, high, config.bins)
-
-
-def episode_of(data: ChunkTransitions) -> NDArray[np.int64]:
-    """Number of each transition's episode, counted through all sets, (len(data),)."""
-    episodes, first = [], 0
-    for each in data.sets:
-        episodes.append(each.episode + first)
-        first += len(each.starts) - 1
-    return np.concatenate(episodes)[data.starts]
-
-
-def held_out(data: ChunkTransitions, share: float, seed: int) -> NDArray[np.bool_]:
-    """Which transitions belong to held-out episodes, (len(data),): `share` of the episodes, chosen by the seed."""
-    owner = episode_of(data)
-    episodes = np.unique(owner)
-    count = math.ceil(share * len(episodes))
-    if 0 < len(episodes) <= count:
-        raise ValueError(f"holdout {share} leaves none of {len(episodes)} episodes to train on")
-    return np.isin(owner, np.random.default_rng((seed, HOLDOUT)).permutation(episodes)[:count])
-
-
-def sampling_weights(data: ChunkTransitions, config: CriticRunConfig, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Sampling weight of each of some transitions, (len(rows),): by `--sessions`, or by `--mix`.
-
-    Raises:
-        ValueError: both are given, or more sessions than sets, or a share cannot be given.
-    """
-    if not config.sessions:
-        return set_weights(data, config.mix, rows)
-    if config.mix or config.sessions > len(data.sets):
-        raise ValueError(f"--sessions {config.sessions} of {len(data.sets)} data sets: give at most all, and no --mix")
-    return half_and_half(data.owner[rows] >= len(data.sets) - config.sessions, data.human[rows])
-
-
-def set_weights(data: ChunkTransitions, mix: tuple[float, ...], rows: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Sampling weight of some transitions, (len(rows),): each set its share (RLPD's 50/50 is (1, 1)), or all alike.
-
-    Raises:
-        ValueError: not one share for each set, or a share for a set that has none of these transitions.
-    """
-    if not mix:
-        return np.ones(len(rows))
-    if len(mix) != len(data.sets):
-        raise ValueError(f"--mix has {len(mix)} shares for {len(data.sets)} data sets")
-    owner = data.owner[rows]
-    count = np.bincount(owner, minlength=len(mix))
-    empty = [number for number, share in enumerate(mix) if share > 0 and not count[number]]
-    if empty:
-        raise ValueError(
-            f"--mix gives data set {empty[0]} a share of {mix[empty[0]]:g}, but no transition of it is left: its "
-            "episodes are too short, or held out"
-        )
-    return (np.asarray(mix) / np.maximum(count, 1))[owner]
