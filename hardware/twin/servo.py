@@ -75,6 +75,7 @@ class Servo:
         self.memory.save()
         self._goals: deque[tuple[float, int]] = deque()
         self._position = self._velocity = self._torque = 0.0
+        self._before, self._part = 0.0, 1.0  # where the joint was a step ago, and how much of the step has passed
         self._sensed = float(self.config.zero)
         self._goal, self._shaft = 0.0, 0.0
         self._ramp = [0.0, 0.0]  # position and velocity of the motion towards the goal [ticks, ticks/s]
@@ -112,7 +113,8 @@ class Servo:
     @property
     def present(self) -> int:
         """What `Present_Position` says [ticks]."""
-        return int(self._sensed) + TURN * self.ailment.turns
+        now = self._before + self._part * (self._position - self._before)
+        return int(self._sensed if self.ailment.stuck else self._counted(now)) + TURN * self.ailment.turns
 
     def ticks(self, position: float) -> float:
         """What `Present_Position` is at a joint position [rad], before it wraps [ticks]."""
@@ -146,12 +148,13 @@ class Servo:
 
     def place(self, position: float) -> None:
         """Somebody else put the joint there [rad]: the servo holds it where it is now."""
-        self._position, self._velocity = position, 0.0
+        self._position, self._velocity, self._before = position, 0.0, position
         self._read_encoder()
         self._follow_joint()
 
     def feel(self, position: float, velocity: float, torque: float, step_s: float) -> None:
         """What the joint did in the last step [rad, rad/s, Nm]; the protections watch."""
+        self._before = self._position
         self._position, self._velocity, self._torque = position, velocity, torque
         self._read_encoder()
         load = abs(torque) / STALL_TORQUE
@@ -159,15 +162,24 @@ class Servo:
         self._warmth += (warmest - self._warmth) * step_s / self.config.cooling_s
         self._guard(100.0 * load, step_s)
 
+    def look(self, part: float) -> None:
+        """Time has come to a part of the last step, 0 for its start to 1 for its end."""
+        self._part = part
+
     def drive(self, now: float, step_s: float) -> Drive:
-        """What the motor does in the step that starts at a time [s]."""
+        """What the motor does in the step that starts at a time [s]; a goal counts from the moment it is due."""
         memory = self.memory
         if not self.torque_on:
             self._follow_joint()
             return Drive(self._position, torque=0.0)
-        while self._goals and self._goals[0][0] <= now:
-            self._take(self._goals.popleft()[1])
-        self._move_ramp(step_s)
+        end = now + step_s
+        while self._goals and self._goals[0][0] < end:
+            due, goal = self._goals.popleft()
+            if due > now:
+                self._move_ramp(due - now)
+                now = due
+            self._take(goal)
+        self._move_ramp(end - now)
         target = self._position + (self._ramp[0] - self._sensed) * TICK
         slack = self.config.backlash_rad / 2
         self._shaft = min(max(self._shaft, target - slack), target + slack)
@@ -225,11 +237,15 @@ class Servo:
         self._strained_s = self._burnt_s = 0.0
 
     def _read_encoder(self) -> None:
-        """Present position: 12 bits that wrap, or turns that count where `Phase` says so."""
+        """Where the joint is at the end of a step."""
         if self.ailment.stuck:
             return
-        ticks = self.ticks(self._position)
-        self._sensed = ticks if self.memory["Phase"] & TURNS_COUNT else ticks % TURN
+        self._sensed = self._counted(self._position)
+
+    def _counted(self, position: float) -> float:
+        """What the encoder makes of a joint position [rad]: 12 bits, or turns that count, [ticks]."""
+        ticks = self.ticks(position)
+        return ticks if self.memory["Phase"] & TURNS_COUNT else ticks % TURN
 
     def _follow_joint(self) -> None:
         """No goal but where the joint is."""

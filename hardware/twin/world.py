@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -53,13 +54,19 @@ class World:
         return self._hand is None or bool(np.abs(self.body.joints - self._hand).max() < 0.02)
 
     def advance(self, now: float) -> None:
-        """Bring the world up to a time [s]; after a long stall it has stood still for the rest."""
+        """Bring the world up to a time [s]; after a long stall it has stood still for the rest.
+
+        Steps are done to their ends; what servos sense meanwhile lies between the last two: an encoder does not wait.
+        """
         step_s = self.body.step_s
-        due = int((now - self._start) / step_s)
+        due = math.ceil((now - self._start) / step_s)
         skipped = max(0, due - self._done - int(CATCH_UP_S / step_s))
         self._start += skipped * step_s
         for _ in range(due - skipped - self._done):
             self._step(self._start + self._done * step_s)
+        part = (now - self._start) / step_s - (self._done - 1)
+        for servo in self.servos:
+            servo.look(min(max(part, 0.0), 1.0))
 
     def _step(self, now: float) -> None:
         """One step from a time on [s]."""

@@ -87,6 +87,22 @@ def test_a_goal_counts_from_its_delay_on():
     assert joint.run(0.05) > 10 * TICK
 
 
+@given(st.floats(0.0, 1.0), st.floats(-0.02, 0.02))
+def test_an_encoder_goes_on_between_two_steps(part, moved):
+    joint = jointed(0.2)
+    joint.servo.feel(0.2 + moved, moved / STEP, 0.0, STEP)
+    joint.servo.look(part)
+    assert abs(joint.read("Present_Position") - joint.servo.ticks(0.2 + part * moved)) <= 1
+
+
+@given(st.floats(0.001, 0.999))
+def test_a_goal_that_comes_due_within_a_step_moves_the_motor_for_the_rest_of_it(part):
+    joint = jointed(delay_s=part * STEP)
+    joint.write(Torque_Enable=1, Acceleration=0, Goal_Velocity=1000, Goal_Position=TURN // 2 + 500)
+    joint.run(STEP)
+    assert joint.state["position"] == pytest.approx((1 - part) * STEP * 1000 * TICK, rel=1e-6)
+
+
 @given(st.integers(1, 254), st.integers(200, 3000))
 @settings(max_examples=25, deadline=None)
 def test_its_motion_keeps_to_the_velocity_and_acceleration_that_were_written(acceleration, velocity):

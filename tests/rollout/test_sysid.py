@@ -83,6 +83,15 @@ def test_delay_and_gain_of_a_recorded_session_are_found_and_drawn(tmp_path, simu
     assert "gain" in capsys.readouterr().out
 
 
+def test_stamps_of_joints_that_are_all_late_do_not_pass_for_gains(simulate):
+    motion = recorded(simulate, 14.0)
+    late = Motion(motion.asked_ns, motion.targets, motion.seen_ns + 3_000_000, motion.joints)
+    servo = Fitter([late], simulate).fit().servo
+    assert abs(servo.delay_s + servo.lag_s - 0.063) < 0.001
+    assert abs(servo.lag_s) <= 0.005
+    assert abs(servo.gain / 0.8 - 1) < 0.05
+
+
 def test_a_session_gives_back_what_was_asked_and_seen(tmp_path, simulate):
     wanted = recorded(simulate, 3.0)
     write_session(tmp_path, wanted)

@@ -6,7 +6,8 @@
 
 The delay is from a command until the servos follow it; the gain is a multiple of the model's stiffness and damping.
 Give the twin the same: vla-rl twin --delay-ms D --gain-scale G. The gain wants a minute of slow and wide motion in the
-air: it shows in how far gravity pulls a joint off its target, which is less than one step of the encoder.
+air: it shows in how far gravity pulls a joint off its target, which is less than one step of the encoder. Intervals
+are of the recording's noise alone; stamps that a host puts on late or early move the gain by some 2% beside it.
 """
 
 from __future__ import annotations

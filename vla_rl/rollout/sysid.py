@@ -2,7 +2,8 @@
 
 The commands are replayed in MuJoCo; the parameters are those whose joints come nearest to the measured ones
 (Gauss-Newton with Marquardt's damping and Huber's weights). What is known to be otherwise on an arm does not pass for
-either: a servo's own ramp towards a goal is fitted as well, and so is a constant error of each joint's calibration.
+either: a servo's own ramp towards a goal is fitted as well, and so are how late the joints' stamps are and a constant
+error of each joint's calibration.
 Gains show in how far gravity and acceleration pull a joint off its setpoint, about a milliradian: the more the arm
 moves, and the longer, the better they are known.
 """
@@ -30,7 +31,8 @@ class SysidConfig:
     Attributes:
         delays_s: where to look for the delay first [s].
         spreads: how far around a guess slopes are taken, coarse to fine: delay [s], logarithm of the gain, ramp
-            [s^2/rad]. A wide box is hard to get stuck in, but it blurs what accelerations tell of the gain.
+            [s^2/rad], lag of the joints' stamps [s]. A wide box is hard to get stuck in, but it blurs what
+            accelerations tell of the gain.
         iterations: Gauss-Newton steps with each spread, at most.
         tolerance: stop where a step moves no parameter by more than this part of the spread.
         settle_s: the first moments of a motion are left out: the model starts at rest [s].
@@ -40,7 +42,9 @@ class SysidConfig:
     """
 
     delays_s: tuple[float, ...] = tuple(0.03 * i for i in range(9))
-    spreads: tuple[tuple[float, float, float], ...] = ((2e-3, 0.1, 1e-3), (5e-4, 0.1, 2e-4), (2e-4, 0.03, 1e-4))
+    spreads: tuple[tuple[float, float, float, float], ...] = (
+        (2e-3, 0.1, 1e-3, 1e-3), (5e-4, 0.1, 2e-4, 5e-4), (2e-4, 0.03, 1e-4, 2e-4),
+    )  # fmt: skip
     iterations: int = 8
     tolerance: float = 0.1
     settle_s: float = 0.5
@@ -64,7 +68,7 @@ class Fit:
     """
 
     servo: Servo
-    half_widths: tuple[float, float, float]
+    half_widths: tuple[float, float, float, float]
     offsets: Array
     rms_before: Array
     rms_after: Array
@@ -73,12 +77,13 @@ class Fit:
 
     def to_dict(self, names: Sequence[str]) -> dict[str, Any]:
         """JSON-ready form: milliseconds, radians."""
-        delay, gain, ramp = self.half_widths
+        delay, gain, ramp, lag = self.half_widths
         each = zip(names, self.rms_before, self.rms_after, self.offsets, strict=True)
         return {
             "delay_ms": 1e3 * self.servo.delay_s, "delay_ms_ci95": 1e3 * delay,
             "gain": self.servo.gain, "gain_ci95": gain,
             "ramp_acceleration": 1 / self.servo.ramp if self.servo.ramp > 0 else None, "ramp_ci95": ramp,
+            "lag_ms": 1e3 * self.servo.lag_s, "lag_ms_ci95": 1e3 * lag,
             "samples": self.samples, "seconds": self.seconds,
             "joints": {n: {"rms_model": float(b), "rms_fit": float(a), "offset": float(o)} for n, b, a, o in each},
         }  # fmt: skip
@@ -144,8 +149,7 @@ class Fitter:
         for _ in range(self.config.iterations):
             residual = self._residual(joints)
             hessian, gradient, _ = self._normal(slopes, residual)
-            step = np.linalg.lstsq(hessian + damping * np.diag(np.diag(hessian)), gradient)[0]  # a ramp may not show
-            trial = _bounded(theta + step)
+            trial = _bounded(theta + _step(hessian + damping * np.diag(np.diag(hessian)), gradient, theta))
             moved = float(np.abs((trial - theta) / spread).max())
             trial_joints, trial_slopes = self._around(trial, spread)
             if self._cost(self._residual(trial_joints)) < self._cost(residual):
@@ -173,18 +177,19 @@ class Fitter:
         return float((self._trust * np.where(size <= bend, 0.5 * size**2, bend * (size - 0.5 * bend))).sum())
 
     def _around(self, theta: Array, spread: Array) -> tuple[Array, Array]:
-        """Predicted joints (S, J) and their derivatives by each parameter (3, S, J), from the corners of a box.
+        """Predicted joints (S, J) and their derivatives by each parameter (4, S, J), from half the corners of a box.
 
-        A prediction has a fine grain, for ramp and friction switch: the eight corners average it out of the slopes. The
-        residual is that of the middle: the corners' mean is another arm's, whose gain came out 5 to 8% too low.
+        A prediction has a fine grain, for ramp and friction switch: eight corners average it out of the slopes. Half of
+        the sixteen do, those whose signs multiply to 1: a 2^(4-1) factorial design. The residual is that of the middle:
+        the corners' mean is another arm's, whose gain came out 5 to 8% too low.
         """
-        signs = np.array(list(itertools.product((-1.0, 1.0), repeat=3)))
+        signs = np.array([s for s in itertools.product((-1.0, 1.0), repeat=len(theta)) if np.prod(s) > 0])
         middle, *corners = self.predicted([_servo(point) for point in (theta, *(theta + signs * spread))])
         slopes = np.einsum("cp,csj->psj", signs, np.stack(corners)) / (len(signs) * spread[:, None, None])
         return middle, slopes
 
     def _normal(self, slopes: Array, residual: Array) -> tuple[Array, Array, Array]:
-        """Normal equations with each joint's constant eliminated: hessian (3, 3), gradient (3,), scores (3, S)."""
+        """Normal equations with each joint's constant eliminated: hessian (4, 4), gradient (4,), scores (4, S)."""
         slopes = slopes[:, :, self._arm]
         weights = self._trust * np.minimum(1.0, self.config.huber_rad / np.maximum(np.abs(residual), 1e-12))
         free = slopes - (weights * slopes).sum(1, keepdims=True) / weights.sum(0)
@@ -201,8 +206,8 @@ class Fitter:
         servo = _servo(theta)
         away, model = self._measured - self.predicted([servo, Servo()])
         return Fit(
-            servo, (float(half[0]), float(half[1] * servo.gain), float(half[2])), np.median(away, axis=0),
-            _rms(model), _rms(away), len(self._measured), sum(map(_seconds, self._motions)),
+            servo, (float(half[0]), float(half[1] * servo.gain), float(half[2]), float(half[3])),
+            np.median(away, axis=0), _rms(model), _rms(away), len(self._measured), sum(map(_seconds, self._motions)),
         )  # fmt: skip
 
 
@@ -213,16 +218,29 @@ def _seconds(motion: Motion) -> float:
 
 
 def _theta(servo: Servo) -> Array:
-    return np.array([servo.delay_s, np.log(servo.gain), servo.ramp])
+    return np.array([servo.delay_s, np.log(servo.gain), servo.ramp, servo.lag_s])
 
 
 def _servo(theta: Array) -> Servo:
-    return Servo(float(theta[0]), float(np.exp(theta[1])), max(float(theta[2]), 0.0))
+    return Servo(float(theta[0]), float(np.exp(theta[1])), max(float(theta[2]), 0.0), float(theta[3]))
+
+
+def _step(hessian: Array, gradient: Array, theta: Array) -> Array:
+    """Newton's, of those parameters that can move: not beyond a bound where they are already."""
+    free, step = np.ones(len(theta), bool), np.zeros(len(theta))
+    while free.any():
+        step[:] = 0.0
+        step[free] = np.linalg.lstsq(hessian[np.ix_(free, free)], gradient[free])[0]  # a ramp may not show
+        stopped = free & (step != 0) & (_bounded(theta + step) == theta)
+        if not stopped.any():
+            break
+        free &= ~stopped
+    return step
 
 
 def _bounded(theta: Array) -> Array:
-    """Within what an arm can be: -0.05 to 1 s, a tenth to ten times the gains, a ramp of at least 2 rad/s^2."""
-    return np.clip(theta, [-0.05, np.log(0.1), 0.0], [1.0, np.log(10.0), 0.5])
+    """What can be: -0.05 to 1 s of delay, a tenth to ten times the gains, ramps of 2 rad/s^2 and more, 5 ms of lag."""
+    return np.clip(theta, [-0.05, np.log(0.1), 0.0, -0.005], [1.0, np.log(10.0), 0.5, 0.005])
 
 
 def _rms(difference: Array) -> Array:

@@ -50,11 +50,13 @@ class Servo:
         delay_s: from a target's stamp until the servos follow it [s].
         gain: multiple of the model's stiffness and damping.
         ramp: inverse of the acceleration with which a servo moves its setpoint to a goal [s^2/rad]; 0 for at once.
+        lag_s: from when joints were so until the stamp that they carry [s].
     """
 
     delay_s: float = 0.0
     gain: float = 1.0
     ramp: float = 0.0
+    lag_s: float = 0.0
 
 
 def setpoints(motion: Motion, servos: Sequence[Servo], starts_ns: Array, step_s: float) -> Array:
@@ -107,12 +109,13 @@ def replayed(motion: Motion, servos: Sequence[Servo], simulate: Simulate) -> Arr
     first = motion.joints[min(int(np.searchsorted(motion.seen_ns, first_ns)), len(motion.joints) - 1)]
     joints = simulate(pulls, gains, first)
     ends = starts + simulate.step_s * 1e9
-    return np.stack([_between(motion.seen_ns, ends, path) for path in joints])
+    seen = [motion.seen_ns - servo.lag_s * 1e9 for servo in servos]
+    return np.stack([_between(times, ends, path) for times, path in zip(seen, joints, strict=True)])
 
 
-def _between(stamps: Stamps, times: Array, path: Array) -> Array:
-    """A path (T, J) at stamps (M,), (M, J)."""
-    return np.stack([np.interp(stamps, times, column) for column in path.T], axis=1)
+def _between(wanted: Array, times: Array, path: Array) -> Array:
+    """A path (T, J) at other times (M,), (M, J)."""
+    return np.stack([np.interp(wanted, times, column) for column in path.T], axis=1)
 
 
 def begin(motion: Motion) -> int:
