@@ -6,8 +6,9 @@
 
 The delay is from a command until the servos follow it; the gain is a multiple of the model's stiffness and damping.
 Give the twin the same: vla-rl twin --delay-ms D --gain-scale G. The gain wants a minute of slow and wide motion in the
-air: it shows in how far gravity pulls a joint off its target, which is less than one step of the encoder. Intervals
-are of the recording's noise alone; stamps that a host puts on late or early move the gain by some 2% beside it.
+air: it shows in how far gravity pulls a joint off its target, which is less than one step of the encoder. It also
+wants joints that were read at several moments of a period: where they were read once, always as long after a command,
+gains up to a sixth off explain them as well, more than the intervals say: those are of the recording's noise alone.
 """
 
 from __future__ import annotations

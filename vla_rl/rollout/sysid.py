@@ -29,7 +29,9 @@ class SysidConfig:
     """How the fit is done.
 
     Attributes:
-        delays_s: where to look for the delay first [s].
+        delays_s: where to look for the delay first [s]; then around the best of them, a sixth of a step at a time.
+        ramps: where to look for the ramp [s^2/rad]: descents from the best of them, for there are local minima.
+        starts: how many of them.
         spreads: how far around a guess slopes are taken, coarse to fine: delay [s], logarithm of the gain, ramp
             [s^2/rad], lag of the joints' stamps [s]. A wide box is hard to get stuck in, but it blurs what
             accelerations tell of the gain.
@@ -42,6 +44,8 @@ class SysidConfig:
     """
 
     delays_s: tuple[float, ...] = tuple(0.03 * i for i in range(9))
+    ramps: tuple[float, ...] = (0.0, 0.0125, 0.025, 0.05, 0.1)
+    starts: int = 3
     spreads: tuple[tuple[float, float, float, float], ...] = (
         (2e-3, 0.1, 1e-3, 1e-3), (5e-4, 0.1, 2e-4, 5e-4), (2e-4, 0.03, 1e-4, 2e-4),
     )  # fmt: skip
@@ -138,8 +142,10 @@ class Fitter:
 
     def fit(self) -> Fit:
         """The servo that explains the motions best."""
-        theta = _theta(self._nearest())
-        for spread in map(np.array, self.config.spreads):
+        coarse, *finer = map(np.array, self.config.spreads)
+        descents = [self._descend(_theta(start), coarse) for start in self._starts()]
+        theta, joints, slopes = min(descents, key=lambda descent: self._cost(self._residual(descent[1])))
+        for spread in finer:
             theta, joints, slopes = self._descend(theta, spread)
         return self._found(theta, joints, slopes)
 
@@ -160,11 +166,21 @@ class Fitter:
                 break
         return theta, joints, slopes
 
-    def _nearest(self) -> Servo:
-        """Where to begin: the best of some delays, with and without a ramp."""
-        servos = [Servo(delay, 1.0, ramp) for delay in self.config.delays_s for ramp in (0.0, 0.025)]
-        residuals = [self._residual(predicted) for predicted in self.predicted(servos)]
-        return servos[int(np.argmin([self._cost(residual) for residual in residuals]))]
+    def _starts(self) -> list[Servo]:
+        """Where to begin: the best delay of each ramp, the best of those."""
+        step = self.config.delays_s[1] - self.config.delays_s[0]
+        found = []
+        for ramp in self.config.ramps:
+            _, near = self._nearest(self.config.delays_s, ramp)
+            found.append(self._nearest([near.delay_s + step * part / 6 for part in range(-3, 4)], ramp))
+        return [servo for _, servo in sorted(found, key=lambda each: each[0])[: self.config.starts]]
+
+    def _nearest(self, delays_s: Sequence[float], ramp: float) -> tuple[float, Servo]:
+        """The best of some delays with a ramp, and its cost."""
+        servos = [Servo(delay, 1.0, ramp) for delay in delays_s]
+        costs = [self._cost(self._residual(predicted)) for predicted in self.predicted(servos)]
+        best = int(np.argmin(costs))
+        return costs[best], servos[best]
 
     def _residual(self, predicted: Array) -> Array:
         """Measured minus predicted arm joints without their constant parts, (S, A) [rad]."""

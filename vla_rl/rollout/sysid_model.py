@@ -109,7 +109,7 @@ def replayed(motion: Motion, servos: Sequence[Servo], simulate: Simulate) -> Arr
     first = motion.joints[min(int(np.searchsorted(motion.seen_ns, first_ns)), len(motion.joints) - 1)]
     joints = simulate(pulls, gains, first)
     ends = starts + simulate.step_s * 1e9
-    seen = [motion.seen_ns - servo.lag_s * 1e9 for servo in servos]
+    seen = [np.asarray(motion.seen_ns - servo.lag_s * 1e9) for servo in servos]
     return np.stack([_between(times, ends, path) for times, path in zip(seen, joints, strict=True)])
 
 

@@ -18,6 +18,7 @@ LEAST_S, QUICK_S, LEAD_S = 60.0, 30.0, 4.0
 MIDDLE = np.array([0.0, -0.5, -0.3, -0.1, 0.0, 0.5])  # in the air, where gravity pulls at most and least [rad]
 SWING = np.array([0.8, 0.5, 0.6, 0.6, 0.8, 0.3])  # [rad]
 HERTZ = 0.05 + 0.011 * np.arange(6)
+GLANCES, PAUSES_S = 2, (0.003, 0.009)  # in a period, after the command: a ramp shows where it is seen at many moments
 
 
 def run(seconds: float, quick: bool) -> dict[str, float]:
@@ -49,7 +50,7 @@ def run(seconds: float, quick: bool) -> dict[str, float]:
 
 def _drive(arm: Robot, seconds: float) -> tuple[Motion, int]:
     """Swing every joint in a rhythm of its own; what was asked and seen, and how often a command got lost."""
-    start, clock, unsent = arm.sense().joints, Clock(), 0
+    start, clock, rng, unsent = arm.sense().joints, Clock(), np.random.default_rng(0), 0
     asked: list[tuple[int, Array]] = []
     seen: dict[int, Array] = {}
     begin = time.monotonic()
@@ -63,6 +64,10 @@ def _drive(arm: Robot, seconds: float) -> tuple[Motion, int]:
             if getattr(arm, "fault", ""):
                 raise
             unsent += 1
+        for pause_s in rng.uniform(*PAUSES_S, GLANCES):
+            time.sleep(pause_s)
+            sensed = arm.sense()
+            seen[sensed.stamp_ns] = sensed.joints
         clock.tick()
     targets, joints = np.stack([target for _, target in asked]), np.stack(list(seen.values()))
     stamps = np.array([stamp for stamp, _ in asked], np.int64)
