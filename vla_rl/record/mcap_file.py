@@ -52,7 +52,7 @@ class Entry:
 
 
 class EpisodeWriter:
-    """An MCAP file under way; one thread writes, any may `sync`.
+    """An MCAP file under way; one thread writes, any may `send` and `sync`.
 
     Args:
         file: open for writing, at its beginning, without a buffer.

@@ -186,7 +186,6 @@ class Recording:
                 break
             if time.monotonic() >= due:
                 self._writer.flush()
-                self._writer.send()
                 due = time.monotonic() + self.config.chunk_s
         self._writer.flush()
 
@@ -215,12 +214,18 @@ class Recording:
         return Entry(topic, kind, data, entry.log_ns, entry.stamp_ns, entry.sequence)
 
     def _sync(self) -> None:
-        """Every `sync_s`, however long a sync takes; the next begins at once where one took longer."""
-        start = time.monotonic()
-        while not self._over.wait(max(start + self.config.sync_s - time.monotonic(), 0.0)):
-            start = time.monotonic()
+        """Every `sync_s`, however long a sync takes; in between the disk begins with what was flushed.
+
+        Both may wait for a busy disk. The thread that writes never does: what waits in it dies with the process.
+        """
+        last = time.monotonic()
+        while not self._over.wait(min(max(last + self.config.sync_s - time.monotonic(), 0.0), self.config.chunk_s)):
+            if time.monotonic() < last + self.config.sync_s:
+                self._writer.send()
+                continue
+            last = time.monotonic()
             self._writer.sync()
-            self.sync_ms.append(1e3 * (time.monotonic() - start))
+            self.sync_ms.append(1e3 * (time.monotonic() - last))
 
     def counts(self) -> dict[str, dict[str, int]]:
         """By topic: messages `in`, `out` and `lost`."""
