@@ -163,7 +163,7 @@ class Servo:
         self._guard(100.0 * load, step_s)
 
     def look(self, part: float) -> None:
-        """Time has come to a part of the last step, 0 for its start to 1 for its end."""
+        """How much of the last step has passed, 0 to 1: the present position lies there between its start and end."""
         self._part = part
 
     def drive(self, now: float, step_s: float) -> Drive:
@@ -237,13 +237,12 @@ class Servo:
         self._strained_s = self._burnt_s = 0.0
 
     def _read_encoder(self) -> None:
-        """Where the joint is at the end of a step."""
-        if self.ailment.stuck:
-            return
-        self._sensed = self._counted(self._position)
+        """What the encoder counts at the end of a step [ticks]; a stuck one counts no further."""
+        if not self.ailment.stuck:
+            self._sensed = self._counted(self._position)
 
     def _counted(self, position: float) -> float:
-        """What the encoder makes of a joint position [rad]: 12 bits, or turns that count, [ticks]."""
+        """What an encoder counts at a position [rad]: 12 bits that wrap, or turns where `Phase` says so [ticks]."""
         ticks = self.ticks(position)
         return ticks if self.memory["Phase"] & TURNS_COUNT else ticks % TURN
 

@@ -30,8 +30,8 @@ class SysidConfig:
 
     Attributes:
         delays_s: where to look for the delay first [s]; then around the best of them, a sixth of a step at a time.
-        ramps: where to look for the ramp [s^2/rad]: descents from the best of them, for there are local minima.
-        starts: how many of them.
+        ramps: where to look for the ramp [s^2/rad].
+        starts: from how many ramps, the best ones, descents begin: there are local minima.
         spreads: how far around a guess slopes are taken, coarse to fine: delay [s], logarithm of the gain, ramp
             [s^2/rad], lag of the joints' stamps [s]. A wide box is hard to get stuck in, but it blurs what
             accelerations tell of the gain.
@@ -167,7 +167,7 @@ class Fitter:
         return theta, joints, slopes
 
     def _starts(self) -> list[Servo]:
-        """Where to begin: the best delay of each ramp, the best of those."""
+        """Where to begin: with each ramp its best delay, and of those servos the `starts` best."""
         step = self.config.delays_s[1] - self.config.delays_s[0]
         found = []
         for ramp in self.config.ramps:
@@ -242,7 +242,7 @@ def _servo(theta: Array) -> Servo:
 
 
 def _step(hessian: Array, gradient: Array, theta: Array) -> Array:
-    """Newton's, of those parameters that can move: not beyond a bound where they are already."""
+    """Gauss-Newton's step (4,) where bounds leave room: a parameter that is pushed out of its bound stays there."""
     free, step = np.ones(len(theta), bool), np.zeros(len(theta))
     while free.any():
         step[:] = 0.0
