@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -39,6 +39,7 @@ class MujocoRobot:
         self.env.reset_scene(seed, options)
         self.reward, self.terminated, self.truncated, self.info = 0.0, False, False, self.env.info()
         self._status = {"success": 0.0, "reward": 0.0, "terminated": 0.0, "truncated": 0.0, "steps": 0.0}
+        self._status["progress"] = self._progress
 
     @property
     def instruction(self) -> str:
@@ -49,10 +50,20 @@ class MujocoRobot:
         """What the task says of the episode so far; how it ended stays, though the world may go on.
 
         Returns:
-            success, reward, terminated, truncated, steps; `target/<thing>` and, once there is one, `touched/<thing>`.
+            success, reward, terminated, truncated, steps; `progress` of the task in [0, 1]; `target/<thing>` and, once
+            there is one, `touched/<thing>`.
         """
         named = {f"{key}/{self.info[key]}": 1.0 for key in ("target", "touched") if self.info[key]}
         return self._status | named
+
+    @property
+    def _progress(self) -> float:
+        return float(self.info["labels"]["progress"][0])
+
+    def expert(self, clumsy: bool = False, seed: int = 0, pace: float = 1.0) -> Callable[[], Array]:
+        """The task's scripted expert, once a period: joint targets (J,) [rad], from things as they are then."""
+        act = self.env.expert(clumsy, seed, pace).act
+        return lambda: self.spec.from_lerobot(act().astype(np.float64))
 
     def now_ns(self) -> int:
         """Simulated time [ns]."""
@@ -98,7 +109,7 @@ class MujocoRobot:
         """Ask the task what came of the period that has just ended."""
         self.reward, self.terminated, self.truncated, self.info = self.env.judge()
         status = self._status
-        status["reward"] = self.reward
+        status["reward"], status["progress"] = self.reward, self._progress
         if not (status["terminated"] or status["truncated"]):
             status["steps"] += 1.0
             status["terminated"], status["truncated"] = float(self.terminated), float(self.truncated)

@@ -72,6 +72,10 @@ class RealTimeRobot:
         """What the task says of the episode so far."""
         return self.sim.status()
 
+    def expert(self, clumsy: bool = False, seed: int = 0, pace: float = 1.0) -> Callable[[], Array]:
+        """The task's scripted expert; of the thread that senses."""
+        return self.sim.expert(clumsy, seed, pace)
+
     @property
     def instruction(self) -> str:
         """What to do in this episode."""

@@ -105,8 +105,7 @@ class TabletopBody:
 
     def expert(self) -> Callable[[], Array]:
         """The task's scripted expert: joint targets (J,) [rad], from things as they are."""
-        act = self._robot.env.expert().act
-        return lambda: self.spec.from_lerobot(act().astype(np.float64))
+        return self._robot.expert()
 
     def _shift_cameras(self) -> None:
         model = self._world.model

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -113,11 +113,25 @@ class Simulated(Protocol):
         """A new scene; `options["variant"]` chooses what is named."""
 
     def status(self) -> Mapping[str, float]:
-        """What the task says of the episode so far: success, reward, terminated, truncated, steps."""
+        """What the task says of the episode so far: success, reward, terminated, truncated, steps, progress."""
 
     @property
     def instruction(self) -> str:
         """What to do in this episode."""
+
+
+@runtime_checkable
+class SupportsExpert(Protocol):
+    """A simulated Robot in whose task somebody is at home."""
+
+    def expert(self, clumsy: bool = False, seed: int = 0, pace: float = 1.0) -> Callable[[], Array]:
+        """The task's scripted expert: asked once a period, joint targets (J,) [rad] from things as they are then.
+
+        Args:
+            clumsy: of mixed quality.
+            seed: of its choices.
+            pace: multiple of its usual speed.
+        """
 
 
 def arm_names() -> list[str]:

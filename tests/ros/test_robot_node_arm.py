@@ -119,3 +119,9 @@ def test_an_arm_that_cannot_be_used_ends_the_node_with_one_line(start, twin, tmp
     assert len(process.errors) == 1
     assert "no calibration for 'another'" in process.errors[0]
     assert torque(twin) == [False] * 6
+
+
+def test_a_script_holds_no_leader_arm_of_a_real_arm(start, twin, tmp_path):
+    robot = start("robot_node", **parameters(twin, tmp_path, leader="careful"))
+    assert robot.end() == 1
+    assert "leader 'careful': only a simulation has a script; a real arm has teleop_node" in robot.log

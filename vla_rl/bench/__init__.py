@@ -20,7 +20,7 @@ _VERSIONS = ("mujoco", "torch", "lerobot", "gymnasium", "numpy")
 Result = dict[str, Any]
 
 
-LONG = ("uplift", "improve", "twin")  # hours: only when named
+LONG = ("uplift", "improve", "online", "twin")  # hours: only when named
 
 
 def names() -> list[str]:

@@ -49,6 +49,7 @@ class Setup:
         steps: optimiser steps of a round.
         batch, lr, pace: of every round's training, and of the control arm's.
         options: further arguments of `vla-rl improve`.
+        every: of `bench online`: episodes between two rounds.
         onward: a round goes on from the policy of the one before; else each begins with the weak one.
         candidates, critic, rule: of the steered arms; no critic, no such arms.
     """
@@ -64,6 +65,7 @@ class Setup:
     lr: float = 5e-4
     pace: float = 1.0
     options: Sequence[str] = ()
+    every: int = 30
     onward: bool = True
     candidates: int = 8
     critic: str = ""

@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> Result:
 
 def _online(config: ImproveConfig, sessions: tuple[str, ...]) -> Result:
     """Round after round beside a running graph."""
-    from vla_rl.learn.online import Online
+    from vla_rl.learn.online import Online, give_way
     from vla_rl.rollout import improve_page
 
     def read() -> tuple[str, ...]:
@@ -71,6 +71,7 @@ def _online(config: ImproveConfig, sessions: tuple[str, ...]) -> Result:
         print(f"round {result['round']}: version {result['version']} is pushed; {said}", flush=True)
 
     learner = Online(config, lambda: sum(complete(path) for path in sessions), read)
+    give_way()
     params = f"--param policy.versions={learner.policies} --param steering.versions={learner.critics}"
     print(f"a graph takes over what is pushed with: vla-rl up ... {params}", flush=True)
     result = learner.run(told, lambda line: print(line, flush=True))

@@ -17,9 +17,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,18 @@ from vla_rl.learn.run import write_json
 POLL_S = 1.0
 
 Result = dict[str, Any]
+
+
+def give_way() -> None:
+    """Learn with what the graph leaves of the processors.
+
+    Linux hides a process's niceness from other sessions (autogroup, see sched(7)): one that has a session to itself
+    makes the whole of it nice.
+    """
+    os.nice(19)
+    if os.getsid(0) == os.getpid():
+        with suppress(OSError):  # another system, or no such feature
+            Path("/proc/self/autogroup").write_text("19")
 
 
 class Online:

@@ -142,12 +142,16 @@ class Fitter:
 
     def fit(self) -> Fit:
         """The servo that explains the motions best."""
+        descents = [self._refined(_theta(start)) for start in self._starts()]
+        return self._found(*min(descents, key=lambda descent: self._cost(self._residual(descent[1]))))
+
+    def _refined(self, theta: Array) -> tuple[Array, Array, Array]:
+        """Down from a start with every spread: which valley is the deepest shows only at its bottom."""
         coarse, *finer = map(np.array, self.config.spreads)
-        descents = [self._descend(_theta(start), coarse) for start in self._starts()]
-        theta, joints, slopes = min(descents, key=lambda descent: self._cost(self._residual(descent[1])))
+        found = self._descend(theta, coarse)
         for spread in finer:
-            theta, joints, slopes = self._descend(theta, spread)
-        return self._found(theta, joints, slopes)
+            found = self._descend(found[0], spread)
+        return found
 
     def _descend(self, theta: Array, spread: Array) -> tuple[Array, Array, Array]:
         """Gauss-Newton until nothing moves by much of the spread; parameters, joints and slopes."""

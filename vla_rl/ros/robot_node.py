@@ -20,7 +20,8 @@ from std_srvs.srv import Trigger
 
 from vla_rl import build, build_arm
 from vla_rl.execute.loop import PeriodicLoop, realtime_priority
-from vla_rl.robot import Fault, Frame, Physical, Rejoined, Sensed, Simulated
+from vla_rl.hil.scripted import SKILLS
+from vla_rl.robot import Fault, Frame, Physical, Rejoined, Sensed, Simulated, SupportsExpert
 from vla_rl.ros import messages, qos
 from vla_rl.ros.arm_parameters import ArmParameters
 from vla_rl.ros.guard import Guard
@@ -29,6 +30,7 @@ from vla_rl.ros.node import main as run
 from vla_rl.ros.parameters import parameter
 from vla_rl.ros.realtime import ROBOT, WATCHDOG, promote_process
 from vla_rl.ros.requests import Requests
+from vla_rl.ros.scripted_leader import ScriptedLeader
 from vla_rl.ros.urdf import urdf
 from vla_rl.types import Array, RobotSpec
 
@@ -55,6 +57,8 @@ class RobotConfig(ArmParameters):
     speed: float = parameter(4.0, "simulated seconds a second where time is faster", 0.1, 100.0, fixed=True)
     command_timeout_periods: float = parameter(2.0, "without joint_commands for so long, hold", 1.0, 100.0, fixed=True)
     realtime_priority: bool = parameter(True, "ask for SCHED_FIFO where the system allows it", fixed=True)
+    leader: str = parameter("", "in simulation, who holds a leader arm", choices=("", *SKILLS), fixed=True)
+    leader_pace: float = parameter(1.0, "multiple of their usual speed", 0.1, 10.0, fixed=True)
     publish_instruction: bool = parameter(True, "publish the task's instruction at each reset", fixed=True)
 
 
@@ -88,6 +92,7 @@ class RobotNode(Node):
         self._there: set[str] = set()
         self._grippers = np.array([joint.gripper for joint in self.spec.joints])
         works = (self._run, self._watch) if self._speed else (self._run,)
+        self._leader = self._make_leader()
         self._threads = [Thread(target=self.guarded(work), name=work.__name__) for work in works]
         self._advertise()
         self._reset()
@@ -104,6 +109,14 @@ class RobotNode(Node):
         env = build.EnvConfig(randomisation=config.randomisation, phrasings=config.phrasings, cameras=config.cameras)
         size = (config.image_height, config.image_width)
         return build.make_robot(config.robot, config.task, env, size, self._speed)
+
+    def _make_leader(self) -> ScriptedLeader | None:
+        who = self.config.leader
+        if not who:
+            return None
+        if not isinstance(self._robot, SupportsExpert):
+            raise ValueError(f"leader '{who}': only a simulation has a script; a real arm has teleop_node")
+        return ScriptedLeader(self, self.spec.names, who == "clumsy", self.config.leader_pace)
 
     def accept(self, config: RobotConfig) -> None:
         """Refuse what the next reset could not do."""
@@ -197,6 +210,8 @@ class RobotNode(Node):
         variant = None if self.config.variant < 0 else self.config.variant
         self._robot.reset(self.config.seed, {"variant": variant})
         self._guard.reset(time.monotonic_ns() if self._speed else 0)
+        if self._leader is not None:
+            self._leader.begin()
         self._episode, self._hold_ns, self._seed = self._episode + 1, 0, self.config.seed
         if self.config.publish_instruction:
             self._instruction.publish(String(data=self._robot.instruction))
@@ -281,6 +296,8 @@ class RobotNode(Node):
             self._joints.publish(messages.joint_state(self.spec.names, sensed.joints, stamp, sensed.velocities))
             self._guard.sense(self._with_grip(sensed), time.monotonic_ns())
             self._time.publish(Clock(clock=messages.time(stamp)))
+        if self._leader is not None:
+            self._leader.lead(self._robot, sensed)
         if simulated:
             self._status.publish(self._status_message(stamp))
             self._show({name: Frame(image, stamp) for name, image in self._robot.pictures().items()})

@@ -60,7 +60,13 @@ class Stage:
             raise
 
     def new_episode(self, task: str, seed: int, variant: int = -1) -> Status:
-        """A new scene with the arm held, then a policy that has seen it; returns the scene's first status."""
+        """Prepare an episode, then let the policy act; returns the scene's first status."""
+        begun = self.prepare_episode(task, seed, variant)
+        self.watch.trigger("control/resume")
+        return begun
+
+    def prepare_episode(self, task: str, seed: int, variant: int = -1) -> Status:
+        """A new scene with the arm held, and a policy that has seen it; returns the scene's first status."""
         watch, before = self.watch, self.watch.status
         watch.trigger("control/pause")
         watch.set_parameters("robot", {"task": task, "seed": seed, "variant": variant})
@@ -71,7 +77,6 @@ class Stage:
         begun = next(s for s in watch.heard.statuses if s.values["episode"] > seen)
         fresh_ns = begun.stamp_ns + round(FRESH * 1e9 / watch.spec.rate)
         self.until(lambda: max(watch.heard.spans_ns, default=0) > fresh_ns, RESET_S, "a chunk for the new scene")
-        watch.trigger("control/resume")
         return begun
 
     def until(self, condition: Callable[[], bool], timeout_s: float, what: str) -> None:
