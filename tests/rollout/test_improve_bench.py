@@ -5,6 +5,7 @@ import math
 
 import pytest
 
+from vla_rl.bench import online
 from vla_rl.bench.improve import Setup, _share, cycle_ratio, metrics, run
 from vla_rl.rollout.evaluate import summarise
 from vla_rl.rollout.improve_page import lines, render
@@ -72,3 +73,20 @@ def test_a_page_escapes_what_it_is_given_and_tells_of_unmarked_episodes():
     assert "<script>" not in render(told)
     assert any("3 episodes were never marked" in line for line in lines(told))
     assert "intervention rate 40% at first, 10% in the end" in lines(told)
+
+
+def test_an_online_sessions_figures_are_those_of_its_first_and_last_window():
+    points = [{**SESSION, "intervention_rate": rate, "human_minutes_so_far": 2.0} for rate in (0.4, 0.3, 0.1)]
+    said = online.metrics(points)
+    assert (said["intervention_rate_first"], said["intervention_rate_last"]) == (0.4, 0.1)
+    assert (said["episodes"], said["human_minutes"], said["robot_minutes"]) == (180, 6.0, 15.0)
+
+
+def test_an_online_session_is_not_gone_on_with(tmp_path):
+    setup = tmp_path / "setup.json"
+    setup.write_text(json.dumps({"policy": "p", "data": ["d"]}))
+    (tmp_path / "session").mkdir()
+    with pytest.raises(ValueError, match="has a session already"):
+        online.run(setup=str(setup), work=str(tmp_path))
+    with pytest.raises(ValueError, match="needs --setup FILE and --work DIR"):
+        online.run()
