@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -18,6 +19,7 @@ EXITS = {
 }
 LOWERING = 0.5  # [rad/s]
 SETTLE_S = 0.3
+TRIES = 5
 
 
 class Leaving(Protocol):
@@ -74,7 +76,7 @@ def leave(arm: Leaving, torque: Torque, how: str, say: Callable[[str], None]) ->
             how = "hold"
             say("exit: the arm was found holding, so nobody knows where it rests: it is not lowered")
         say(f"exit: {torque.name}: {EXITS[how]}")
-        arm.hold()
+        _surely(arm, arm.hold)
         if how == "lower":
             _lower(arm)
     except Fault as fault:
@@ -95,6 +97,21 @@ def _lower(arm: Leaving) -> None:
     steps = max(1, int(np.ceil(np.abs(there - here).max() / (LOWERING * period))))
     start = time.monotonic()
     for step in range(1, steps + 1):
-        arm.command(here + (there - here) * step / steps)
+        _surely(arm, partial(arm.command, here + (there - here) * step / steps))
         time.sleep(max(0.0, start + step * period - time.monotonic()))
     time.sleep(SETTLE_S)
+
+
+def _surely(arm: Leaving, act: Callable[[], object]) -> None:
+    """Do it, again where the line was busy: an arm is not left standing for one command that did not get through.
+
+    Raises:
+        Fault: the arm has one, or nothing gets through.
+    """
+    for left in reversed(range(TRIES)):
+        try:
+            act()
+            return
+        except Fault:
+            if arm.fault or not left:
+                raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import ClassVar
 
 import mujoco
 import numpy as np
@@ -21,13 +22,16 @@ class ServoReplay:
     Attributes:
         spec: the joints, (J,).
         step_s: length of an engine step [s].
+        ARMS: those that there is a model of, with their `middle` and `reach`.
+        middle, reach: a swing in the air, through where gravity pulls at most and where at least, (J,) [rad].
     """
 
-    ARMS = ("so101",)
+    ARMS: ClassVar = {"so101": ((0.0, -0.5, -0.3, -0.1, 0.0, 0.5), (0.8, 0.5, 0.6, 0.6, 0.8, 0.3))}
 
     def __init__(self, arm: str = "so101") -> None:
         if arm not in self.ARMS:
             raise ValueError(f"there is no dynamic model of arm '{arm}'; there are: {', '.join(self.ARMS)}")
+        self.middle, self.reach = map(np.array, self.ARMS[arm])
         self.spec: RobotSpec = arm_spec(arm)
         self._model = arm_model()
         self._data = mujoco.MjData(self._model)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from vla_rl.hardware.lerobot_teleop import LeRobotTeleop
     from vla_rl.hardware.twin.twin import Twin, TwinConfig
     from vla_rl.robot import Robot
-    from vla_rl.rollout.sysid_model import Simulate
+    from vla_rl.rollout.sysid_model import Motion, Simulate
     from vla_rl.types import RobotSpec
 
 ARMS = ("lerobot", "ros2_control")
@@ -97,15 +97,37 @@ def self_test(config: ArmConfig, say: Callable[[str], None]) -> Iterator[Note]:
     Raises:
         ValueError: the arm cannot be used as it is.
     """
-    from vla_rl.hardware.checkup import self_test, with_port
-    from vla_rl.robot import arm_spec
+    from vla_rl.hardware.checkup import self_test
 
-    settings = with_port(arm_spec(config.arm), lerobot_config(config)).settings
-    arm = make_arm(replace(config, settings=settings, at_exit="lower", cameras={}), say=say)
+    arm = _borrowed(config, say)
     try:
         yield from self_test(arm, say)
     finally:
         arm.close()
+
+
+def excite(config: ArmConfig, simulate: Simulate, seconds: float, say: Callable[[str], None]) -> Motion:
+    """Drive an arm so that its delay and gains show, and leave it as it was found; see `rollout.excitation`.
+
+    Raises:
+        ValueError: the arm cannot be used as it is, or a fault ended it.
+    """
+    from vla_rl.rollout.excitation import excite
+
+    arm = _borrowed(config, say)
+    try:
+        return excite(arm, simulate, seconds)[0]
+    finally:
+        arm.close()
+
+
+def _borrowed(config: ArmConfig, say: Callable[[str], None]) -> Robot:
+    """An arm without cameras, on the port that it is found on, lowered in the end to where it was."""
+    from vla_rl.hardware.checkup import with_port
+    from vla_rl.robot import arm_spec
+
+    settings = with_port(arm_spec(config.arm), lerobot_config(config)).settings
+    return make_arm(replace(config, settings=settings, at_exit="lower", cameras={}), say=say)
 
 
 def make_teleop(spec: RobotSpec, kind: str, settings: Mapping[str, Any]) -> LeRobotTeleop:

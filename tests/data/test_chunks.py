@@ -75,6 +75,22 @@ def test_several_caches_are_one_after_the_other(first: list[int], second: list[i
     assert both.tasks == (*TASKS, "open the drawer")
 
 
+@pytest.mark.parametrize("order", [1, -1], ids=["demonstrations first", "session first"])
+def test_where_one_data_set_lacks_labels_they_are_unknown(order: int) -> None:
+    labelled, session = memory_cache([5], 1), memory_cache([4], 2)
+    del session.columns["labels.points"]
+    caches = [labelled, session][::order]
+    both = ChunkDataset(caches, 4)
+    points = both.batch(np.arange(len(both)))["labels.points"].numpy()
+    given = np.repeat([cache is labelled for cache in caches], [len(cache) for cache in caches])
+    assert np.array_equal(points[given], labelled.columns["labels.points"])
+    assert np.isnan(points[~given]).all()
+    assert both.weights().sum() == pytest.approx(1.0)
+    labelled.columns["labels.points"][2] = np.nan  # but not where they were recorded
+    with pytest.raises(DatasetError, match=r"'labels.points' has a value that is not finite in episode 0, frame 2"):
+        ChunkDataset(caches, 4)
+
+
 @settings(max_examples=60, deadline=None)
 @given(lengths=lengths, horizon=st.integers(1, 12), pace=st.floats(0.3, 4.0))
 def test_at_a_pace_a_chunk_is_the_recorded_movement_in_less_time(lengths: list[int], horizon: int, pace: float) -> None:

@@ -1,5 +1,6 @@
 """LeRobotArm on the twin, through LeRobot's own driver: what it tells, what it sends, and what it refuses."""
 
+import itertools
 import os
 import stat
 import time
@@ -86,6 +87,35 @@ def test_the_torque_at_the_end_is_as_configured_and_announced_twice(desk, how, o
         assert desk.twin.joints() == pytest.approx(found, abs=0.03)
     if how == "hold":
         assert len(desk.twin.events("torque")) == before
+
+
+@pytest.mark.parametrize(("how", "on"), [("release", False), ("lower", False)])
+def test_a_command_that_does_not_get_through_is_said_again_at_the_exit(desk, how, on):
+    arm = desk.arm(at_exit=how)
+    write, tries = arm._write, itertools.count()
+
+    def busy(targets):
+        if next(tries) % 2 == 0:
+            raise Fault("the line is busy")
+        return write(targets)
+
+    arm._write = busy
+    arm.close()
+    assert next(tries) > 1
+    assert desk.torque() == [on] * 6
+    assert not any("left as it is" in line for line in desk.said)
+
+
+def test_an_arm_to_which_nothing_gets_through_is_left_as_it_is(desk):
+    arm = desk.arm(at_exit="lower")
+
+    def busy(targets):
+        raise Fault("the line is busy")
+
+    arm._write = busy
+    arm.close()
+    assert desk.torque() == [True] * 6
+    assert "the line is busy: its torque is left as it is" in desk.said[-1]
 
 
 def test_a_gripper_that_squeezes_is_let_go_like_the_rest_and_nobody_says_otherwise(desk):

@@ -171,6 +171,20 @@ def test_labels_teach_where_to_look_and_points_out_of_view_do_not(policy: VLAPol
     assert unseen["pixel_loss"] == unseen["attention_loss"] == 0
 
 
+def test_rows_without_labels_change_no_auxiliary_loss(policy: VLAPolicy, batch: dict) -> None:
+    labels = {"labels.pixels.front": torch.rand(4, 4), "labels.points": torch.rand(4, 6)}
+    half = {key: torch.cat([value[:2], torch.full_like(value[2:], torch.nan)]) for key, value in labels.items()}
+
+    def auxiliary(batch: dict) -> list[float]:
+        torch.manual_seed(0)
+        info = policy.loss(batch)[1]
+        return [info[f"{name}_loss"].item() for name in ("pixel", "attention", "point")]
+
+    alone = {key: value[:2] for key, value in batch.items()}
+    known = auxiliary(alone | {key: value[:2] for key, value in labels.items()})
+    assert auxiliary(batch | half) == pytest.approx(known, rel=1e-4)
+
+
 def test_weights_can_be_copied_and_averaged(policy: VLAPolicy, batch: dict) -> None:
     average = copy.deepcopy(policy)
     with torch.no_grad():

@@ -15,8 +15,9 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,20 +78,28 @@ def _by_number(points: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
 
 
 @contextmanager
-def _learner(setup: Setup, place: Path, quick: bool) -> Iterator[None]:
-    """`vla-rl improve --online`, until the session is over."""
+def _learner(setup: Setup, place: Path, quick: bool) -> Iterator[Callable[[], None]]:
+    """`vla-rl improve --online`, until the session is over; gives what raises RuntimeError once it has ended."""
     steps, every = (5, 4) if quick else (setup.steps, setup.every)
     training = {"method": setup.method, "every": every, "steps": steps, "batch": setup.batch, "lr": setup.lr}
     flags = [text for name, value in {**training, "pace": setup.pace}.items() for text in (f"--{name}", str(value))]
     command = [sys.executable, "-m", "vla_rl", "improve", "--online", "--session", str(place / "session")]
     command += ["--out", str(place / "learned"), "--policy", setup.policy, "--data", *setup.data]
     command += [*flags, *setup.options]
+    from vla_rl.ros.leaving import follow
+
+    end_with_us = partial(follow, os.getpid(), signal.SIGINT)
     with (place / "learner.log").open("w") as log:
-        learner = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
-        try:
-            yield
+        learner = subprocess.Popen(
+            command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=end_with_us
+        )
+
+        def check() -> None:
             if learner.poll() is not None:
                 raise RuntimeError(f"the learner ended (status {learner.returncode}): see {place / 'learner.log'}")
+
+        try:
+            yield check
         finally:
             learner.send_signal(signal.SIGINT)
             try:
@@ -118,8 +127,9 @@ def _play(setup: Setup, place: Path, count: int, quick: bool) -> float:
     stage = Stage(correct_graph(asked, rules), arm_spec("so101"), str(place / "logs"))
     try:
         session = CorrectedSession(stage, operator)
-        with _learner(setup, place, quick):
+        with _learner(setup, place, quick) as check:
             for number in range(count):
+                check()
                 task = tasks[number % len(tasks)]
                 _tell(f"{number + 1}/{count} {task}", session.play(task, SESSION + number))
         return session.pace.held / max(session.pace.periods, 1)

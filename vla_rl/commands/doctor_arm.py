@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from vla_rl import build_arm
+from vla_rl.commands.arm_flags import add_arm_flags, read_arm_flags
 from vla_rl.commands.finding import FAIL, OK, WARN, Finding
 from vla_rl.ros.arm_settings import mapping
 
@@ -18,13 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--arm", default="", metavar="ARM", help="look at a real arm: its description's name or .yaml file"
     )
-    parser.add_argument("--port", default="", help="its serial port; looked for where not given")
-    parser.add_argument("--id", default="", help="LeRobot's name of this very arm (default: the description's name)")
-    parser.add_argument(
-        "--calibration", default="", metavar="DIR", help="folder of its calibration, else LeRobot's own"
-    )
-    parser.add_argument("--driver", default="", help="LeRobot's name of the robot, else the description's")
-    parser.add_argument("--settings", default="", metavar="YAML", help="further fields of LeRobot's configuration")
+    add_arm_flags(parser)
     parser.add_argument(
         "--camera-devices", default="", metavar="YAML", help="LeRobot's settings of each camera by name"
     )
@@ -38,10 +34,7 @@ def findings(args: argparse.Namespace) -> Iterator[Finding]:
     Raises:
         ValueError: no such arm, or settings that are none.
     """
-    config = build_arm.ArmConfig(
-        arm=args.arm, driver=args.driver, port=args.port, id=args.id, calibration=args.calibration,
-        settings=mapping("--settings", args.settings), cameras=mapping("--camera-devices", args.camera_devices),
-    )  # fmt: skip
+    config = replace(read_arm_flags(args, args.arm), cameras=mapping("--camera-devices", args.camera_devices))
     failed = False
     for finding in _as_findings(build_arm.checkup(config)):
         failed = failed or finding.state == FAIL

@@ -15,6 +15,7 @@ from vla_rl.data.dataset import DatasetError
 from vla_rl.data.weights import following, grasps, shares
 
 Keep = Callable[[Mapping[str, Any]], bool]
+LABELS = "labels."  # columns that only a simulation knows
 
 
 class ChunkDataset:
@@ -28,7 +29,8 @@ class ChunkDataset:
         at pace 2               a   a   a   a P P    every second of them: the same movement in half of the time
 
     Args:
-        caches: one cache, or several with the same cameras, numeric features, names and fps.
+        caches: one cache, or several with the same cameras, observations, actions, names and fps; where one has labels
+            (`labels.*`) that another lacks, those of the other are NaN.
         horizon: actions in a chunk, H.
         n_obs_steps: frames an observation is made of, To.
         action_column: "action" (executed), or "policy_action": the clean target where an expert was perturbed, and the
@@ -70,7 +72,7 @@ class ChunkDataset:
         self.cameras = list(first.images) if cameras is None else list(cameras)
         _require(first, [*self.cameras, action_column, "action", *extra])
         self.observations = sorted(c for c in first.columns if c.startswith("observation."))
-        self._extra = [*sorted(c for c in first.columns if c.startswith("labels.")), *extra]
+        self._extra = [*sorted({name for c in self._caches for name in c.columns if name.startswith(LABELS)}), *extra]
         self.episodes = tuple(episode for cache in self._caches for episode in cache.episodes)
         self._index()
         self._pace = _paces(pace, [len(cache) for cache in self._caches])
@@ -203,7 +205,12 @@ class ChunkDataset:
         self._resident = {c: _to_device(maps, device) for c, maps in self._maps.items()} if device is not None else {}
 
     def _numbers(self, name: str) -> NDArray[Any]:
-        return np.concatenate([np.asarray(cache.columns[name]) for cache in self._caches])
+        """A column of all data sets; NaN in those that lack a label."""
+        shape = next(cache.columns[name].shape[1:] for cache in self._caches if name in cache.columns)
+        return np.concatenate([
+            np.asarray(c.columns[name]) if name in c.columns else np.full((len(c), *shape), np.nan, np.float32)
+            for c in self._caches
+        ])  # fmt: skip
 
     def _action_targets(self) -> NDArray[np.float32]:
         if self.action_column == "action":
@@ -288,7 +295,8 @@ def _compared(first: FrameCache, other: FrameCache) -> Iterator[tuple[str, Any, 
     """What two caches must agree on to be trained on together: its name, and the value in each."""
     yield "fps", first.fps, other.fps
     for name in sorted({*first.images, *other.images, *first.columns, *other.columns}):
-        if name == "action" or name.startswith(("observation.", "labels.")):
+        labelled = name.startswith(LABELS) and {name} <= first.columns.keys() & other.columns.keys()
+        if name == "action" or name.startswith("observation.") or labelled:
             yield f"'{name}'", _shape(first, name), _shape(other, name)
             yield f"the names of '{name}'", first.names.get(name), other.names.get(name)
 
@@ -310,8 +318,12 @@ def _kept_rows(
 
 
 def _require_finite(name: str, values: NDArray[Any], caches: Sequence[FrameCache], starts: NDArray[np.int64]) -> None:
-    if values.dtype.kind == "f" and not np.isfinite(values).all():
-        row = int(np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))[0])
+    if values.dtype.kind != "f" or np.isfinite(values).all():
+        return
+    given = np.repeat([not name.startswith(LABELS) or name in c.columns for c in caches], [len(c) for c in caches])
+    wrong = np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1) & given)
+    if len(wrong):
+        row = int(wrong[0])
         raise DatasetError(f"column '{name}' has a value that is not finite in {_where(caches, starts, row)}")
 
 

@@ -20,13 +20,13 @@ def look_losses(looks: Looks, pixels: Tensor) -> tuple[Tensor, Tensor]:
 
     Args:
         looks: of one camera.
-        pixels: (B, 4): x, y of the named object, x, y of the goal, in [-1, 1] where in view.
+        pixels: (B, 4): x, y of the named object, x, y of the goal, in [-1, 1] where in view; NaN where unknown.
 
     Returns:
         Mean smooth-L1 of the expected coordinates, and mean cross-entropy of the attention maps against a Gaussian
         of half a cell around the true place; 0 where nothing is in view.
     """
-    truth = pixels.reshape(len(pixels), 2, 2).float()
+    truth = pixels.reshape(len(pixels), 2, 2).float().nan_to_num(nan=2 * IN_VIEW)
     visible = (truth.abs() <= IN_VIEW).all(-1).float()
     truth = truth.clamp(-1, 1)
     distance = F.smooth_l1_loss(looks.points[:, :2], truth, beta=0.05, reduction="none").sum(-1)
@@ -48,7 +48,8 @@ def auxiliary_losses(
     Args:
         looks: camera to where its queries look.
         points: predicted positions of the named object and the goal, (B, 6) [dm], None where nothing predicts them.
-        batch: with `labels.pixels.<camera>` (B, 4) and `labels.points` (B, 6) [m], each optional.
+        batch: with `labels.pixels.<camera>` (B, 4) and `labels.points` (B, 6) [m], each optional; rows of NaN are not
+            known.
 
     Returns:
         Any of `pixel`, `attention` (means over the cameras) and `point`.
@@ -63,6 +64,8 @@ def auxiliary_losses(
         losses["pixel"] = torch.stack([pixel for pixel, _ in pairs]).mean()
         losses["attention"] = torch.stack([attention for _, attention in pairs]).mean()
     if points is not None and "labels.points" in batch:
-        truth = batch["labels.points"].flatten(1) / DECIMETRE
-        losses["point"] = F.smooth_l1_loss(points.float(), truth.to(points.device).float())
+        truth = (batch["labels.points"].flatten(1) / DECIMETRE).to(points.device).float()
+        known = truth.isfinite().all(-1)
+        distance = F.smooth_l1_loss(points.float(), truth.nan_to_num(), reduction="none")
+        losses["point"] = (distance.mean(-1) * known).sum() / known.sum().clamp(min=1)
     return losses

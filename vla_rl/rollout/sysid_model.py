@@ -20,6 +20,8 @@ class Simulate(Protocol):
 
     spec: RobotSpec
     step_s: float
+    middle: Array
+    reach: Array
 
     def __call__(self, setpoints: Array, gains: Array, start: Array) -> Array:
         """Joints (P, T, J) [rad] of setpoints (P, T, J) [rad], gains (P, J) and joints (J,) at the start."""

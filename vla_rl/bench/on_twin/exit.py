@@ -33,7 +33,9 @@ def run(seconds: float, quick: bool) -> dict[str, float]:
                 said = _script(twin, way, how) if way in SCRIPTS else _node(twin, NODES[way], how)
                 torque = [servo["torque"] for servo in twin.status()["follower"]["servos"].values()]
             done += 1
-            wrong += torque != [how == "hold"] * len(torque)
+            if torque != [how == "hold"] * len(torque):
+                wrong += 1
+                print(f"vla-rl: {way}, {how}: torque is {torque}\n{said}", file=sys.stderr)
             unannounced += said.count(WORDS[how]) < 2
     return {"exits": done, "exits_wrong": wrong, "exits_unannounced": unannounced}
 
