@@ -82,11 +82,6 @@ def test_an_online_sessions_figures_are_those_of_its_first_and_last_window():
     assert (said["episodes"], said["human_minutes"], said["robot_minutes"]) == (180, 6.0, 15.0)
 
 
-def test_an_online_session_is_not_gone_on_with(tmp_path):
-    setup = tmp_path / "setup.json"
-    setup.write_text(json.dumps({"policy": "p", "data": ["d"]}))
-    (tmp_path / "session").mkdir()
-    with pytest.raises(ValueError, match="has a session already"):
-        online.run(setup=str(setup), work=str(tmp_path))
+def test_an_online_session_needs_a_setup_and_a_folder():
     with pytest.raises(ValueError, match="needs --setup FILE and --work DIR"):
         online.run()

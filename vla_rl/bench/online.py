@@ -38,21 +38,19 @@ def run(quick: bool = False, setup: str = "", work: str = "") -> dict[str, Any]:
     Args:
         quick: two episodes a task and rounds of a few steps: whether it works, not what it brings.
         setup: JSON file, see `vla_rl.bench.improve.Setup`; its `rounds` are not counted here: `every` so many episodes.
-        work: folder for session and learner, which must be new.
+        work: folder for session and learner; a session that is there is gone on with.
 
     Returns:
         `metrics`: episodes, versions that were pushed, robot_minutes, human_minutes; of the first and the last window
         intervention_rate, autonomous (share done without help) and success; starved: share of the periods in which the
-        arm waited for a chunk. `against`: the same window by window, by number.
+        arm waited for a chunk, of the episodes played now. `against`: the same window by window, by number.
 
     Raises:
-        ValueError: no setup or work folder, or one that was used before.
+        ValueError: no setup or work folder.
     """
     if not setup or not work:
         raise ValueError("bench online needs --setup FILE and --work DIR; docs/improving.md has a setup")
     found, place = Setup.load(Path(setup)), Path(work).resolve()
-    if (place / "session").exists():
-        raise ValueError(f"{place} has a session already: an online session is not gone on with, give another --work")
     place.mkdir(parents=True, exist_ok=True)
     count = len(build.task_names()) * (2 if quick else found.episodes)
     starved = _play(found, place, count, quick)
@@ -113,6 +111,7 @@ def _play(setup: Setup, place: Path, count: int, quick: bool) -> float:
     """So many episodes beside the learner, tasks in turn; the share of the periods in which the arm had no chunk."""
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     from vla_rl.hil.scripted import OperatorConfig
+    from vla_rl.record.folder import SessionFolder, is_session
     from vla_rl.robot import arm_spec
     from vla_rl.ros.bringup.options import correct_graph
     from vla_rl.ros.measure.corrected_session import CorrectedSession, leader_parameters
@@ -123,12 +122,13 @@ def _play(setup: Setup, place: Path, count: int, quick: bool) -> float:
     asked = {"policy": policy, "session": str(place / "session"), "console": "false"}
     asked |= {"cameras": ",".join(env.cameras), "image_size": str(env.image_size)}
     operator, tasks = OperatorConfig.parse(setup.operator), build.task_names()
+    played = len(SessionFolder(place / "session").episodes()) if is_session(place / "session") else 0
     rules = [*leader_parameters(operator), f"policy.versions={place / 'learned/versions/policy'}"]
     stage = Stage(correct_graph(asked, rules), arm_spec("so101"), str(place / "logs"))
     try:
         session = CorrectedSession(stage, operator)
         with _learner(setup, place, quick) as check:
-            for number in range(count):
+            for number in range(played, count):
                 check()
                 task = tasks[number % len(tasks)]
                 _tell(f"{number + 1}/{count} {task}", session.play(task, SESSION + number))
