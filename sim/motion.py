@@ -19,7 +19,7 @@ from vla_rl.types import Array
 MAX_SPEED, MAX_ACCELERATION, BRAKING = 0.14, 0.6, 0.28
 MAX_TURN, TURN_ACCELERATION = 2.0, 8.0
 GRIPPER_SPEED = 1.8
-TETHER, TWIST = 0.02, 0.25
+TETHER, TWIST, SQUEEZE = 0.02, 0.25, 0.3
 WRIST_BACK = 2.2
 ALIGNED = 0.985
 
@@ -79,7 +79,7 @@ class Motion:
 
     def __init__(self, world: World, kinematics: Kinematics, pace: float = 1.0, tempo: float = 1.0) -> None:
         self._world, self._kinematics, self._pace, self._dt = world, kinematics, pace, tempo * world.dt
-        self._plan = world.gripper
+        self._plan, self._last = world.gripper, world.targets
         self._reach = np.array([joint.velocity for joint in world.robot.joints]) * world.dt
         self.stop()
 
@@ -93,12 +93,17 @@ class Motion:
         return bool(aligned and np.linalg.norm(self._plan.position - goal.position) < tolerance)
 
     def anchor(self) -> None:
-        """Tie the plan to the measured gripper: noise on the commands doesn't add up, a push is answered."""
+        """Tie the plan to the measured gripper: noise on the commands doesn't add up, a push is answered.
+
+        So is the opening that was asked for last, to what is executed: commands may arrive some periods late, or not.
+        """
         measured, plan = self._world.gripper, self._plan
         gap = plan.position - measured.position
         slack = min(1.0, TETHER / max(float(np.linalg.norm(gap)), 1e-9))
         rotation = _turned(measured.rotation, plan.rotation, TWIST)
         self._plan = Pose(measured.position + slack * gap, rotation)
+        executed = self._world.targets[-1]
+        self._last[-1] = np.clip(self._last[-1], executed - SQUEEZE, executed + SQUEEZE)
 
     def towards(self, goal: Goal) -> Array:
         """Joint targets (J,) [rad] of the next step towards a goal."""
@@ -113,13 +118,14 @@ class Motion:
         self._turn = min(self._turn + TURN_ACCELERATION * dt, MAX_TURN * self._pace, 8.0 * angle)
         rotation = _turned(self._plan.rotation, target, self._turn * dt)
         self._plan = Pose(self._plan.position + self._velocity * dt, rotation)
-        last = self._world.targets
+        last = self._last
         joints = self._kinematics.inverse(self._plan, self._world.joints)
         if (np.abs(joints - last)[:-1] > self._reach[:-1]).any():  # stretched out, the inverse may flip the elbow: stay
-            joints = last.copy()
+            joints = self._world.targets
             self.stop()
         joints[-1] = last[-1] + np.clip(goal.opening - last[-1], -GRIPPER_SPEED * dt, GRIPPER_SPEED * dt)
-        return joints
+        self._last = joints
+        return joints.copy()
 
 
 def _angle(start: Array, end: Array) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import select
@@ -159,6 +160,8 @@ class Twin:
         except BaseException:
             self.close()
             raise
+        if self.config.own_process:
+            gc.freeze()  # to look through all that was loaded takes longer than a driver waits for a servo
         return self
 
     def close(self) -> None:

@@ -1,5 +1,6 @@
 """What the tasks and their scripted experts promise."""
 
+from collections import deque
 from collections.abc import Iterator
 
 import gymnasium
@@ -63,6 +64,22 @@ def test_the_expert_copes_with_noise_where_it_allows_it(task):
     for seed in range(5):
         env.reset(seed=seed)
         successes += outcome(env, env.expert(seed=seed), noise=0.02)["is_success"]
+    assert successes >= 4
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_expert_copes_with_commands_that_arrive_late(task):
+    env, late = make(task), 3
+    successes = 0
+    for seed in range(5):
+        env.reset(seed=seed)
+        expert, over, info = env.expert(seed=seed), False, {}
+        queue = deque([env.agent_pos(env.world.data.qpos)] * late)
+        while not over:
+            queue.append(expert.act())
+            *_, terminated, truncated, info = env.step(queue.popleft())
+            over = terminated or truncated
+        successes += info["is_success"]
     assert successes >= 4
 
 
