@@ -114,14 +114,15 @@ def discard(serial: Any) -> None:
 
 
 def _ask(serial: Any, packet: bytes) -> bytes:
-    """All that comes back."""
+    """All that comes back, also while this process had to wait for a processor: the last look is after the time."""
     discard(serial)
     serial.write(packet)
-    data, end = b"", time.monotonic() + PATIENCE_S
-    while time.monotonic() < end:
+    data, end, late = b"", time.monotonic() + PATIENCE_S, False
+    while not late:
+        late = time.monotonic() >= end
         more = serial.read(64)
         if more and not data:
-            end = time.monotonic() + _QUIET_S
+            end, late = time.monotonic() + _QUIET_S, False
         data += more
     return data
 

@@ -1,9 +1,13 @@
 """Who is on a servo bus, and why one is not: each cause by its own name."""
 
+import itertools
+
 import numpy as np
 import pytest
 
+from vla_rl.hardware import census
 from vla_rl.hardware.lerobot_driver import make_driver
+from vla_rl.hardware.twin.protocol import Instruction, Packet
 from vla_rl.hardware.twin.table import BAUD_RATES
 
 
@@ -46,3 +50,20 @@ def test_those_that_speak_at_another_speed_are_named_with_it(desk, servos):
     said = refusal(desk)
     assert "4 (wrist_flex)" in said
     assert "speaks 115200 baud, not 1000000: run lerobot-setup-motors" in said
+
+
+def test_an_answer_that_came_while_this_process_had_to_wait_is_heard(monkeypatch):
+    hours, packet = itertools.count(0.0, 3600.0), Packet(3, Instruction.PING).encode()
+
+    class Serial:
+        in_waiting, answer = 0, b""
+
+        def write(self, data):
+            self.answer = Packet(3, 0).encode()
+
+        def read(self, count):
+            answer, self.answer = self.answer, b""
+            return answer
+
+    monkeypatch.setattr(census.time, "monotonic", lambda: next(hours))
+    assert census._ask(Serial(), packet) == Packet(3, 0).encode()
