@@ -54,8 +54,9 @@ def _finish(figure: Any, axes: Any, fit: Fit, arm: Array) -> None:
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(color=_LINE, linewidth=0.6)
         axis.tick_params(colors=_SOFT, length=0)
-    axes[0, 0].legend(loc="upper right", frameon=False, ncols=3)
-    axes[0, 1].legend(["asked", "the model as it is", "with what was found"], loc="upper right", frameon=False, ncols=3)
+    above: dict[str, Any] = {"loc": "lower right", "bbox_to_anchor": (1.0, 1.0), "frameon": False, "ncols": 3}
+    axes[0, 0].legend(**above)
+    axes[0, 1].legend(["asked", "the model as it is", "with what was found"], **above)
     for axis in axes[-1]:
         axis.set_xlabel("time [s]", color=_SOFT)
     figure.suptitle(
