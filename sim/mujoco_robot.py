@@ -38,8 +38,8 @@ class MujocoRobot:
         self._epoch_ns = self.now_ns() + round(self.env.world.dt * 1e9)
         self.env.reset_scene(seed, options)
         self.reward, self.terminated, self.truncated, self.info = 0.0, False, False, self.env.info()
-        self._status = {"success": 0.0, "reward": 0.0, "terminated": 0.0, "truncated": 0.0, "steps": 0.0}
-        self._status["progress"] = self._progress
+        self._status = {"success": 0.0, "reward": 0.0, "terminated": 0.0, "truncated": 0.0, "steps": 0.0,
+                        "progress": self._progress}  # fmt: skip
 
     @property
     def instruction(self) -> str:

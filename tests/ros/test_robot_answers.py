@@ -1,12 +1,14 @@
 """What robot_node makes of an arm's answers, by itself: what it passes on, what it tells, and what it starts from."""
 
 import time
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from vla_rl.robot import Sensed, arm_spec
+from vla_rl.ros.camera_topics import CameraTopics
 from vla_rl.ros.guard import Guard
 from vla_rl.ros.robot_node import RobotConfig, RobotNode
 
@@ -59,8 +61,9 @@ def test_a_grip_that_was_found_is_told_until_somebody_is_followed_and_commands_g
 def test_a_camera_is_silent_when_its_arm_says_so_however_slow_it_is(monkeypatch, there, blind):
     monkeypatch.setattr("vla_rl.ros.robot_node.Physical", object)
     now = time.monotonic()
-    seen = {"slow": now - 0.4, "fast": now}
-    node = SimpleNamespace(_robot=None, _seen=seen, _there=there, _paused=False)
+    cameras = SimpleNamespace(_seen={"slow": now - 0.4, "fast": now})
+    cameras.silent = partial(CameraTopics.silent, cameras)
+    node = SimpleNamespace(_robot=None, _cameras=cameras, _there=there, _paused=False)
     assert RobotNode._blind(node) == blind
 
 

@@ -27,7 +27,7 @@ from vla_rl.bench.improve import Setup
 if TYPE_CHECKING:
     from vla_rl.ros.measure.corrected_session import Played
 
-SESSION = 44_000  # first scene: apart from demonstrations', from those of `improve`'s sessions and from those that test
+SESSION = 44_000  # first scene: apart from demonstrations' and from those that test
 WINDOW = 60  # episodes of a point of the curve: ten of each task
 STOP_S = 60.0
 

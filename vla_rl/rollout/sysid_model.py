@@ -16,7 +16,13 @@ _SUDDEN = 1e-5  # a ramp so steep that a goal is reached within a step [s^2/rad]
 
 
 class Simulate(Protocol):
-    """An arm in simulation, in many variants at once: `vla_rl.sim.servo_replay.ServoReplay`."""
+    """An arm in simulation, in many variants at once: `vla_rl.sim.servo_replay.ServoReplay`.
+
+    Attributes:
+        spec: the joints, (J,).
+        step_s: length of an engine step [s].
+        middle, reach: a swing that keeps it in the air, (J,) [rad].
+    """
 
     spec: RobotSpec
     step_s: float

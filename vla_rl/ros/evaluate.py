@@ -12,7 +12,6 @@ a newer observation: nothing planned in one episode moves the arm in the next.
 from __future__ import annotations
 
 import hashlib
-import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import replace
@@ -33,8 +32,6 @@ from vla_rl.ros.measure.pace import Pace
 from vla_rl.ros.measure.stage import Stage
 from vla_rl.ros.measure.watch import Status
 from vla_rl.types import Outcome, Source, Termination
-
-SILENCE_S = 5.0  # without a word of the robot the graph counts as dead
 
 
 def make_player(
@@ -108,7 +105,7 @@ class GraphPlayer:
         self._film.clear()
         begun = self._stage.new_episode(job.task, job.seed, -1 if variant is None else variant)
         self._filming = job.film
-        last = self._play(begun)
+        *_, last = self._stage.rest_of(begun)
         self._filming = False
         self.pace.add(self._watch.heard, begun.stamp_ns, last.received_ns)
         return [self._finish(job, begun, last)]
@@ -118,21 +115,6 @@ class GraphPlayer:
         for scout in self._scouts.values():
             scout.close()
         self._stage.close()
-
-    def _play(self, begun: Status) -> Status:
-        """Wait for the end; returns the first status that is one."""
-        seen, heard_at = 0, time.monotonic()
-        while True:
-            self._stage.poll()
-            fresh = self._watch.heard.statuses[seen:]
-            for status in fresh:
-                ended = any(status.values[key] for key in ("success", "terminated", "truncated"))
-                if status.values["episode"] == begun.values["episode"] and ended:
-                    return status
-            seen += len(fresh)
-            heard_at = time.monotonic() if fresh else heard_at
-            if time.monotonic() - heard_at > SILENCE_S:
-                raise TimeoutError(f"the robot said nothing for {SILENCE_S:g} s, {seen} periods into an episode")
 
     def _finish(self, job: Job, begun: Status, last: Status) -> Rollout:
         heard, success = self._watch.heard, bool(last.values["success"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from rosgraph_msgs.msg import Clock
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
+from sensor_msgs.msg import JointState
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
@@ -24,6 +24,7 @@ from vla_rl.hil.scripted import SKILLS
 from vla_rl.robot import Fault, Frame, Physical, Rejoined, Sensed, Simulated, SupportsExpert
 from vla_rl.ros import messages, qos
 from vla_rl.ros.arm_parameters import ArmParameters
+from vla_rl.ros.camera_topics import CameraTopics
 from vla_rl.ros.guard import Guard
 from vla_rl.ros.node import ERROR, OK, WARNING, Health, Node, Receipt
 from vla_rl.ros.node import main as run
@@ -87,8 +88,6 @@ class RobotNode(Node):
         self._answers: SimpleQueue[tuple[JointState, Receipt]] = SimpleQueue()
         self._stopping, self._paused, self._episode, self._hold_ns = Event(), False, 0, 0
         self._looked, self._told_ns, self._told_fault = -1.0, 0, ""
-        self._seen: dict[str, float] = {}
-        self._shown: dict[str, int] = {}
         self._there: set[str] = set()
         self._grippers = np.array([joint.gripper for joint in self.spec.joints])
         works = (self._run, self._watch) if self._speed else (self._run,)
@@ -129,11 +128,7 @@ class RobotNode(Node):
         self._time = self.create_publisher(Clock, "clock", qos.LATEST)
         self._description = self.create_publisher(String, "robot_description", qos.LATCHED)
         self._description.publish(String(data=urdf(self.spec)))
-        kind, name = (CompressedImage, "compressed") if self.config.compressed else (Image, "image_raw")
-        self._pictures, self._infos = {}, {}
-        for camera in self.spec.cameras:
-            self._pictures[camera.name] = self.create_publisher(kind, f"camera/{camera.name}/{name}", qos.OFFER)
-            self._infos[camera.name] = self.create_publisher(CameraInfo, f"camera/{camera.name}/camera_info", qos.OFFER)
+        self._cameras = CameraTopics(self, self.spec.cameras, self.config.compressed)
         self.subscribe(JointState, "joint_commands", self._on_command, qos.COMMANDS, 16384)
         if isinstance(self._robot, Simulated):
             self._status = self.create_publisher(JointState, "sim/status", qos.EVERY)
@@ -246,7 +241,7 @@ class RobotNode(Node):
         """The robot loop, until the node closes."""
         if self._realtime:
             realtime_priority(ROBOT)
-        self._seen = {camera.name: time.monotonic() for camera in self.spec.cameras}
+        self._cameras.begin()
         try:
             (self._run_lockstep if not self._speed else self._run_paced)()
         finally:
@@ -300,11 +295,11 @@ class RobotNode(Node):
             self._leader.lead(self._robot, sensed)
         if simulated:
             self._status.publish(self._status_message(stamp))
-            self._show({name: Frame(image, stamp) for name, image in self._robot.pictures().items()})
+            self._cameras.show({name: Frame(image, stamp) for name, image in self._robot.pictures().items()})
         else:
             frames = self._robot.frames()
             self._there = set(frames)
-            self._show({n: f for n, f in frames.items() if f.stamp_ns != self._shown.get(n)})
+            self._cameras.show(self._cameras.fresh(frames))
             self._tell_troubles()
         return stamp
 
@@ -317,18 +312,6 @@ class RobotNode(Node):
             self._targets.publish(messages.joint_state(self.spec.names, told, sensed.stamp_ns, frame_id="kept"))
         return replace(sensed, joints=np.where(self._grippers, told, sensed.joints))
 
-    def _show(self, frames: Mapping[str, Frame]) -> None:
-        """Publish pictures, each with its own time."""
-        make = messages.compressed if self.config.compressed else messages.image
-        for camera in self.spec.cameras:
-            shown = frames.get(camera.name)
-            if shown is None:
-                continue
-            self._seen[camera.name], self._shown[camera.name] = time.monotonic(), shown.stamp_ns
-            frame = f"camera_{camera.name}"
-            self._pictures[camera.name].publish(make(shown.image, shown.stamp_ns, frame))
-            self._infos[camera.name].publish(messages.camera_info(camera, shown.stamp_ns, frame))
-
     def _tell_troubles(self) -> None:
         """A fault of the arm or a camera that fell silent is told at once, not with the next diagnostics."""
         blind = self._blind()
@@ -339,9 +322,10 @@ class RobotNode(Node):
 
     def _blind(self) -> list[str]:
         """Cameras without pictures; of a real arm it knows itself which are late: those are not there."""
-        now, patience_s = time.monotonic(), _ARM_BLIND_S if isinstance(self._robot, Physical) else _BLIND_S
-        late = [name for name, seen in self._seen.items() if now - seen > patience_s and not self._paused]
-        return [name for name in late if name not in self._there]
+        if self._paused:
+            return []
+        silent = self._cameras.silent(_ARM_BLIND_S if isinstance(self._robot, Physical) else _BLIND_S)
+        return [name for name in silent if name not in self._there]
 
     @staticmethod
     def _missing(cameras: list[str]) -> str:

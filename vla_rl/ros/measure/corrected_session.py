@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-import time
+import math
 from dataclasses import dataclass
 
 from std_srvs.srv import SetBool
@@ -16,8 +16,6 @@ from vla_rl.hil.scripted import OperatorConfig, ScriptedOperator
 from vla_rl.ros.measure.pace import Pace
 from vla_rl.ros.measure.stage import Stage
 from vla_rl.ros.measure.watch import Status
-
-SILENCE_S = 5.0  # without a word of the robot the graph counts as dead
 
 
 def leader_parameters(config: OperatorConfig) -> list[str]:
@@ -73,7 +71,10 @@ class CorrectedSession:
         version = self._version()
         self._watch.trigger("episode/start")
         self._watch.trigger("control/resume")
-        takeovers, last = self._until_end(begun)
+        self._operator.begin()
+        takeovers = 0
+        for last in self._stage.rest_of(begun):
+            takeovers += self._decide(last)
         success = bool(last.values["success"])
         self._watch.trigger(f"episode/{'success' if success else 'failure'}")
         self._watch.trigger("control/pause")
@@ -82,29 +83,13 @@ class CorrectedSession:
 
     def _version(self) -> int:
         told = self._watch.figure("policy", "version")
-        return int(told) if told == told else 0
+        return 0 if math.isnan(told) else int(told)
 
-    def _until_end(self, begun: Status) -> tuple[int, Status]:
-        """Watch, take over and hand back; how often, and the status that is the episode's end."""
-        self._operator.begin()
-        takeovers, seen, heard_at = 0, len(self._watch.heard.statuses), time.monotonic()
-        while True:
-            self._stage.poll()
-            fresh = self._watch.heard.statuses[seen:]
-            for status in fresh:
-                if status.values["episode"] != begun.values["episode"]:
-                    continue
-                if any(status.values[key] for key in ("success", "terminated", "truncated")):
-                    return takeovers, status
-                takeovers += self._decide(status.values["progress"])
-            seen += len(fresh)
-            heard_at = time.monotonic() if fresh else heard_at
-            if time.monotonic() - heard_at > SILENCE_S:
-                raise TimeoutError(f"the robot said nothing for {SILENCE_S:g} s, {seen} periods into an episode")
-
-    def _decide(self, progress: float) -> bool:
+    def _decide(self, status: Status) -> bool:
         """One more look; whether the operator has taken over just now."""
-        self._operator.watch(progress)
+        if status.ended:
+            return False
+        self._operator.watch(status.values["progress"])
         edge = self._operator.edge
         if not edge:
             return False

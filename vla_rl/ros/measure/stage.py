@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import TextIO
 
@@ -17,6 +17,7 @@ from vla_rl.types import RobotSpec
 
 START_S = 300.0  # a loaded machine loads libraries slowly
 RESET_S = 120.0  # a loaded machine compiles a world and thinks slowly
+SILENCE_S = 5.0  # without a word of the robot the graph counts as dead
 FRESH = 3  # periods after a reset until a chunk surely answers the new scene and the new instruction
 
 
@@ -78,6 +79,27 @@ class Stage:
         fresh_ns = begun.stamp_ns + round(FRESH * 1e9 / watch.spec.rate)
         self.until(lambda: max(watch.heard.spans_ns, default=0) > fresh_ns, RESET_S, "a chunk for the new scene")
         return begun
+
+    def rest_of(self, begun: Status) -> Iterator[Status]:
+        """What the simulation says from now on in the episode that has begun so; the last one is its end.
+
+        Raises:
+            RuntimeError: the graph failed; the message names the node.
+            TimeoutError: it went silent.
+        """
+        seen, heard_at = len(self.watch.heard.statuses), time.monotonic()
+        while True:
+            self.poll()
+            fresh = self.watch.heard.statuses[seen:]
+            for status in fresh:
+                if status.values["episode"] == begun.values["episode"]:
+                    yield status
+                    if status.ended:
+                        return
+            seen += len(fresh)
+            heard_at = time.monotonic() if fresh else heard_at
+            if time.monotonic() - heard_at > SILENCE_S:
+                raise TimeoutError(f"the robot said nothing for {SILENCE_S:g} s, {seen} periods after the reset")
 
     def until(self, condition: Callable[[], bool], timeout_s: float, what: str) -> None:
         """Look after the graph until a condition holds.

@@ -41,6 +41,11 @@ class Status:
     target: str = ""
     touched: str = ""
 
+    @property
+    def ended(self) -> bool:
+        """Whether the episode is over."""
+        return any(self.values[key] for key in ("success", "terminated", "truncated"))
+
 
 @dataclass(frozen=True, eq=False)
 class Command:
