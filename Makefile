@@ -21,7 +21,7 @@ $(STAMP): requirements.lock setup.py pyproject.toml
 	$(PYTHON312) -m venv --clear $(if $(filter apt,$(ROS)),--system-site-packages) $(VENV)
 	$(PY) -m pip install -q --disable-pip-version-check uv==0.13.8
 	$(if $(filter apt,$(ROS)),grep -vE '^ros-' requirements.in | $(VENV)/bin/uv pip install -q -p $(PY) --overrides overrides.txt -c <(grep -oE '^[a-z0-9-]+==[^ ]+' requirements.lock) -r -,\
-	$(VENV)/bin/uv pip sync -q -p $(PY) --require-hashes requirements.lock)
+	$(VENV)/bin/uv pip sync -q -p $(PY) --compile-bytecode --require-hashes requirements.lock)
 	$(VENV)/bin/uv pip install -q -p $(PY) --no-deps -e . -e plugins/lerobot_policy_vla_rl
 	@touch $@
 

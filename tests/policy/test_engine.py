@@ -211,6 +211,17 @@ def test_a_layer_that_the_policy_does_not_have_is_refused_before_anything_is_ans
         load_engine(TABLETOP, SPEC, CAMERAS, EngineConfig(device="cpu", layer="top"))
 
 
+def test_fewer_denoising_steps_say_about_the_same():
+    """As many as the checkpoint has are the checkpoint's own; fewer cost less and aim at the same place."""
+    own, same, few = (
+        load_engine(TABLETOP, SPEC, CAMERAS, EngineConfig(candidates=2, device="cpu", denoising_steps=steps))
+        for steps in (0, 10, 3)
+    )
+    chunks = [engine.candidates([look()]).chunks for engine in (own, same, few)]
+    assert np.array_equal(chunks[0], chunks[1])
+    assert 0 < np.abs(chunks[2] - chunks[0]).mean() < 0.1
+
+
 def test_half_the_precision_says_about_the_same(engine):
     half = load_engine(TABLETOP, SPEC, CAMERAS, EngineConfig(candidates=2, device="cpu", dtype="bfloat16"))
     full = load_engine(TABLETOP, SPEC, CAMERAS, EngineConfig(candidates=2, device="cpu"))

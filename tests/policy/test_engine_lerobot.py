@@ -67,6 +67,22 @@ def test_a_stochastic_lerobot_policy_gives_different_candidates_from_one_seed(tm
     np.testing.assert_array_equal(found.chunks, again.chunks)
 
 
+def test_a_lerobot_policy_denoises_in_as_many_steps_as_asked(tmp_path):
+    folder = lerobot_policy(tmp_path, "diffusion")
+    own, same, few = (
+        load_engine(folder, SPEC, CAMERAS, EngineConfig(device="cpu", denoising_steps=steps)).candidates([look()])
+        for steps in (0, 4, 1)
+    )
+    np.testing.assert_array_equal(own.chunks, same.chunks)
+    assert np.abs(own.chunks - few.chunks).max() > 1e-3
+
+
+def test_a_policy_that_does_not_denoise_is_refused_where_steps_are_asked_for(tmp_path):
+    folder = lerobot_policy(tmp_path, "act")
+    with pytest.raises(ValueError, match="policy type 'act' does not denoise: denoising_steps must be 0, got 5"):
+        load_engine(folder, SPEC, CAMERAS, EngineConfig(device="cpu", denoising_steps=5))
+
+
 def test_a_lerobot_policy_sees_the_frames_in_their_order(tmp_path):
     engine = load_engine(lerobot_policy(tmp_path, "diffusion"), SPEC, CAMERAS, EngineConfig(device="cpu"))
     there, back = engine.candidates([look(1), look(2)]), engine.candidates([look(2), replace(look(1), stamp_ns=2)])

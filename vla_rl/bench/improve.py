@@ -49,7 +49,7 @@ class Setup:
         steps: optimiser steps of a round.
         batch, lr, pace: of every round's training, and of the control arm's.
         options: further arguments of `vla-rl improve`.
-        every: of `bench online`: episodes between two rounds.
+        every, graph: of `bench online`: episodes between two rounds; parameters of the graph, as `vla-rl up --param`.
         onward: a round goes on from the policy of the one before; else each begins with the weak one.
         candidates, critic, rule: of the steered arms; no critic, no such arms.
     """
@@ -66,6 +66,7 @@ class Setup:
     pace: float = 1.0
     options: Sequence[str] = ()
     every: int = 30
+    graph: Sequence[str] = ()
     onward: bool = True
     candidates: int = 8
     critic: str = ""

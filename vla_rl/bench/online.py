@@ -123,7 +123,7 @@ def _play(setup: Setup, place: Path, count: int, quick: bool) -> float:
     asked |= {"cameras": ",".join(env.cameras), "image_size": str(env.image_size)}
     operator, tasks = OperatorConfig.parse(setup.operator), build.task_names()
     played = len(SessionFolder(place / "session").episodes()) if is_session(place / "session") else 0
-    rules = [*leader_parameters(operator), f"policy.versions={place / 'learned/versions/policy'}"]
+    rules = [*leader_parameters(operator), f"policy.versions={place / 'learned/versions/policy'}", *setup.graph]
     stage = Stage(correct_graph(asked, rules), arm_spec("so101"), str(place / "logs"))
     try:
         session = CorrectedSession(stage, operator)

@@ -36,6 +36,7 @@ class EngineConfig:
         seed: together with an observation's stamp it decides what is drawn for it.
         perturb: how candidates are made of fewer draws; by default every one is drawn.
         layer: which features of an encoding candidates carry, for a critic that reads them.
+        denoising_steps: how many make a chunk of noise: time against detail. 0 for what the checkpoint says.
     """
 
     candidates: int = 1
@@ -45,11 +46,12 @@ class EngineConfig:
     seed: int = 0
     perturb: PerturbConfig = field(default_factory=PerturbConfig)
     layer: str = "pooled"
+    denoising_steps: int = 0
 
     def __post_init__(self) -> None:
         """Raise ValueError for numbers that make no sense."""
-        if self.candidates < 1 or not self.budget_s >= 0:
-            raise ValueError(f"candidates must be at least 1 and budget_s at least 0: {self}")
+        if self.candidates < 1 or not self.budget_s >= 0 or self.denoising_steps < 0:
+            raise ValueError(f"candidates must be at least 1, budget_s and denoising_steps at least 0: {self}")
 
 
 class NothingFiniteError(RuntimeError):
@@ -180,6 +182,6 @@ def load_engine(
     Raises:
         ValueError: in one line, why it cannot be loaded or does not fit the robot.
     """
-    served = load_served(folder, choose_device(config.device), config.dtype)
+    served = load_served(folder, choose_device(config.device), config.dtype, config.denoising_steps)
     grippers = [joint.gripper for joint in spec.joints]
     return Engine(around(perturbed(served, config.perturb, grippers)), spec, cameras, config)

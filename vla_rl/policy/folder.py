@@ -13,6 +13,7 @@ from vla_rl.policy.fingerprint import fingerprint as fingerprint
 from vla_rl.policy.normalize import MissingStatisticsError
 
 OWN_TYPE = "vla_rl"
+DENOISING = ("inference_steps", "num_inference_steps", "num_steps")  # ours, diffusion's and pi0's, SmolVLA's
 
 
 def read_config(folder: str | Path) -> dict[str, Any]:
@@ -55,18 +56,42 @@ class LeRobotParts:
     after: Any
 
 
-def load_lerobot(folder: str | Path, device: str) -> LeRobotParts:
-    """Load any LeRobot policy through its own factory and processors.
+def denoising_in(folder: str | Path, steps: int) -> Any:
+    """The configuration of a policy folder with another number of denoising steps; None, its own, for 0.
 
     Raises:
-        ValueError: there is no such type of policy.
+        ValueError: such a policy does not denoise.
+    """
+    from lerobot.configs.policies import PreTrainedConfig
+
+    if not steps:
+        return None
+    config = PreTrainedConfig.from_pretrained(folder)
+    name = next((name for name in DENOISING if hasattr(config, name)), None)
+    if name is None:
+        raise ValueError(f"policy type '{config.type}' does not denoise: denoising_steps must be 0, got {steps}")
+    setattr(config, name, steps)
+    return config
+
+
+def load_lerobot(folder: str | Path, device: str, denoising_steps: int = 0) -> LeRobotParts:
+    """Load any LeRobot policy through its own factory and processors.
+
+    Args:
+        folder: of the policy.
+        device: where it computes.
+        denoising_steps: 0 for what its configuration says.
+
+    Raises:
+        ValueError: there is no such type of policy, or it does not denoise.
         MissingStatisticsError: a feature that is normalised has no statistics: LeRobot would pass it on as it is.
     """
     from lerobot.policies.factory import get_policy_class, make_pre_post_processors
     from lerobot.utils.import_utils import register_third_party_plugins
 
     register_third_party_plugins()
-    policy = get_policy_class(read_config(folder)["type"]).from_pretrained(folder).to(device).eval()
+    kind, config = get_policy_class(read_config(folder)["type"]), denoising_in(folder, denoising_steps)
+    policy = kind.from_pretrained(folder, config=config).to(device).eval()
     policy.config.device = device
     overrides = {"device_processor": {"device": device}}
     before, after = make_pre_post_processors(

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from vla_rl.policy.adapters import adapt
-from vla_rl.policy.folder import OWN_TYPE, load_lerobot, read_config
+from vla_rl.policy.folder import OWN_TYPE, denoising_in, load_lerobot, read_config
 from vla_rl.policy.inputs import Columns, observation_batch
 from vla_rl.policy.layers import features_of
 from vla_rl.policy.precision import DTYPES, numbers, precision
@@ -48,19 +48,26 @@ class Served(Protocol):
         """What a critic may read of an encoding, (D,), None where the policy shows nothing of that name."""
 
 
-def load_served(folder: str | Path, device: str = "cpu", dtype: str = "float32") -> Served:
+def load_served(folder: str | Path, device: str = "cpu", dtype: str = "float32", denoising_steps: int = 0) -> Served:
     """Load a policy folder, ours or one of LeRobot's, ready to answer.
 
+    Args:
+        folder: of the policy.
+        device: where it computes.
+        dtype: number format of matrix products.
+        denoising_steps: how many make a chunk of noise; 0 for what the policy's configuration says.
+
     Raises:
-        ValueError: it cannot be loaded, or no such number format.
+        ValueError: it cannot be loaded, does not denoise, or no such number format.
     """
     if dtype not in DTYPES:
         raise ValueError(f"unknown dtype '{dtype}'; there are: {', '.join(DTYPES)}")
     if read_config(folder)["type"] == OWN_TYPE:
         from vla_rl.policy.modeling_vla_rl import VLAPolicy
 
-        return OwnPolicy(VLAPolicy.from_pretrained(folder).to(device).eval(), dtype)
-    return adapt(load_lerobot(folder, device), dtype)
+        config = denoising_in(folder, denoising_steps)
+        return OwnPolicy(VLAPolicy.from_pretrained(folder, config=config).to(device).eval(), dtype)
+    return adapt(load_lerobot(folder, device, denoising_steps), dtype)
 
 
 def chunk_length(config: Any) -> int:

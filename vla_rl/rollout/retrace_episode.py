@@ -98,6 +98,7 @@ class Retracer:
             config = EngineConfig(
                 max(int(given["candidates"]), 1), 0.0, self._config.device or str(given["device"]), str(given["dtype"]),
                 int(given["seed"]), PerturbConfig(int(given["draws"]), float(given["spread"])), str(given["layer"]),
+                int(given.get("denoising_steps", 0)),
             )  # fmt: skip
             cameras = [name for name in given["cameras"] if name] or [camera.name for camera in self._spec.cameras]
             self._engines = {

@@ -45,6 +45,7 @@ class PolicyParameters:
     checkpoint: str = parameter("tabletop", "name of a shipped policy, or a policy's folder")
     device: str = parameter("auto", "where the policy computes: auto, cpu or cuda")
     dtype: str = parameter("float32", "of matrix products", choices=("float32", "bfloat16", "float16"))
+    denoising_steps: int = parameter(0, "from noise to a chunk: fewer are faster; 0: the checkpoint's own", 0, 1000)
     threads: int = parameter(1, "threads of a computation on the CPU", 1, 64)
     nice: int = parameter(-10, "niceness of the process, where the system allows it", -20, 19)
     candidates: int = parameter(1, "chunks drawn for an observation at most", 1, 256)
@@ -73,7 +74,8 @@ class PolicyParameters:
     def engine(self) -> EngineConfig:
         """What the engine needs of it."""
         perturb = PerturbConfig(self.draws, self.spread)
-        return EngineConfig(self.candidates, self.budget_s, self.device, self.dtype, self.seed, perturb, self.layer)
+        how = (self.device, self.dtype, self.seed, perturb, self.layer, self.denoising_steps)
+        return EngineConfig(self.candidates, self.budget_s, *how)
 
 
 class Newest:
