@@ -1,3 +1,4 @@
+import multiprocessing
 from functools import partial
 
 import numpy as np
@@ -163,6 +164,19 @@ def test_a_worker_that_fails_is_reported_in_its_own_words():
 def test_a_worker_that_is_killed_is_reported_and_never_waited_for():
     with pytest.raises(WorkerError, match="killed by signal 9"):
         rollouts(JOBS, Dying, workers=1)
+
+
+def test_a_worker_that_is_dead_before_its_next_job_is_reported_all_the_same():
+    before = set(multiprocessing.active_children())
+
+    def jobs():
+        yield JOBS[0]
+        for worker in set(multiprocessing.active_children()) - before:
+            worker.join()
+        yield from JOBS[1:]
+
+    with pytest.raises(WorkerError, match="killed by signal 9"):
+        rollouts(jobs(), Dying, workers=1)
 
 
 def test_execution_noise_has_its_scale_its_memory_and_fades_without_a_jump():

@@ -11,7 +11,7 @@ import os
 import signal
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -108,7 +108,9 @@ class _Worker:
         self.load = 0
 
     def give(self, job: Job) -> None:
-        self.connection.send(job)
+        """Have it play a job; where it has ended, `receive` says so, and of what."""
+        with suppress(BrokenPipeError, ConnectionResetError):
+            self.connection.send(job)
         self.load += 1
 
     def receive(self) -> Rollout | None:
