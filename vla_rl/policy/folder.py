@@ -13,7 +13,7 @@ from vla_rl.policy.fingerprint import fingerprint as fingerprint
 from vla_rl.policy.normalize import MissingStatisticsError
 
 OWN_TYPE = "vla_rl"
-DENOISING = ("inference_steps", "num_inference_steps", "num_steps")  # ours, diffusion's and pi0's, SmolVLA's
+DENOISING = ("inference_steps", "num_inference_steps", "num_steps")  # fields of ours; diffusion and pi0; SmolVLA
 
 
 def read_config(folder: str | Path) -> dict[str, Any]:
@@ -56,8 +56,8 @@ class LeRobotParts:
     after: Any
 
 
-def denoising_in(folder: str | Path, steps: int) -> Any:
-    """The configuration of a policy folder with another number of denoising steps; None, its own, for 0.
+def with_denoising(folder: str | Path, steps: int) -> Any:
+    """A policy folder's LeRobot configuration with so many denoising steps; None for 0: the folder's own is meant.
 
     Raises:
         ValueError: such a policy does not denoise.
@@ -90,7 +90,7 @@ def load_lerobot(folder: str | Path, device: str, denoising_steps: int = 0) -> L
     from lerobot.utils.import_utils import register_third_party_plugins
 
     register_third_party_plugins()
-    kind, config = get_policy_class(read_config(folder)["type"]), denoising_in(folder, denoising_steps)
+    kind, config = get_policy_class(read_config(folder)["type"]), with_denoising(folder, denoising_steps)
     policy = kind.from_pretrained(folder, config=config).to(device).eval()
     policy.config.device = device
     overrides = {"device_processor": {"device": device}}

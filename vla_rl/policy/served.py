@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from vla_rl.policy.adapters import adapt
-from vla_rl.policy.folder import OWN_TYPE, denoising_in, load_lerobot, read_config
+from vla_rl.policy.folder import OWN_TYPE, load_lerobot, read_config, with_denoising
 from vla_rl.policy.inputs import Columns, observation_batch
 from vla_rl.policy.layers import features_of
 from vla_rl.policy.precision import DTYPES, numbers, precision
@@ -65,7 +65,7 @@ def load_served(folder: str | Path, device: str = "cpu", dtype: str = "float32",
     if read_config(folder)["type"] == OWN_TYPE:
         from vla_rl.policy.modeling_vla_rl import VLAPolicy
 
-        config = denoising_in(folder, denoising_steps)
+        config = with_denoising(folder, denoising_steps)
         return OwnPolicy(VLAPolicy.from_pretrained(folder, config=config).to(device).eval(), dtype)
     return adapt(load_lerobot(folder, device, denoising_steps), dtype)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from time import monotonic_ns
@@ -73,9 +73,8 @@ class PolicyParameters:
 
     def engine(self) -> EngineConfig:
         """What the engine needs of it."""
-        perturb = PerturbConfig(self.draws, self.spread)
-        how = (self.device, self.dtype, self.seed, perturb, self.layer, self.denoising_steps)
-        return EngineConfig(self.candidates, self.budget_s, *how)
+        own = {f.name: getattr(self, f.name) for f in fields(EngineConfig) if hasattr(self, f.name)}
+        return EngineConfig(**own, perturb=PerturbConfig(self.draws, self.spread))
 
 
 class Newest:
