@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -143,6 +144,16 @@ def test_a_learner_beside_a_session_pushes_round_after_round(world, tmp_path):
     assert second["config"]["policy"].endswith("versions/policy/000001")  # goes on from the one before
     assert Online(config, episodes, sessions, wait).run() == {}  # all rounds are done
     assert session.is_dir()
+
+
+def test_a_learner_may_be_started_before_the_session_that_it_waits_for(world, tmp_path, monkeypatch, capsys):
+    root = tmp_path / "live"
+    monkeypatch.setattr(online, "give_way", lambda: None)
+    monkeypatch.setattr(online, "time", SimpleNamespace(sleep=lambda _: store(root, 2)))
+    assert improved(world, tmp_path / "out", "--online", session=root, every=2, rounds=1) == 0
+    said = capsys.readouterr().out
+    assert f"waits for {root}, which is not there yet" in said
+    assert "round 1: version 1 is pushed" in said
 
 
 def learner_of(root, world, improve, monkeypatch, **more):

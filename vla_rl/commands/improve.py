@@ -71,6 +71,8 @@ def _online(config: ImproveConfig, sessions: tuple[str, ...]) -> Result:
         print(f"round {result['round']}: version {result['version']} is pushed; {said}", flush=True)
 
     learner = Online(config, lambda: sum(complete(path) for path in sessions), read)
+    for path in (path for path in sessions if not Path(path).exists()):
+        print(f"waits for {path}, which is not there yet", flush=True)
     give_way()
     params = f"--param policy.versions={learner.policies} --param steering.versions={learner.critics}"
     print(f"a graph takes over what is pushed with: vla-rl up ... {params}", flush=True)
@@ -79,11 +81,13 @@ def _online(config: ImproveConfig, sessions: tuple[str, ...]) -> Result:
 
 
 def complete(path: str) -> int:
-    """Episodes of a session that can be learned from by now."""
+    """Episodes of a session that can be learned from by now: none of one that the graph has not begun."""
     from vla_rl.record.folder import SessionFolder, is_session
     from vla_rl.record.store import EpisodeStore
 
     root = Path(path)
+    if not root.exists():
+        return 0
     if is_session(root):
         return len(SessionFolder(root).episodes())
     if (root / "episodes").is_dir():
