@@ -45,7 +45,7 @@ def run(quick: bool = False) -> dict[str, Any]:
     from vla_rl.ros.bringup.options import correct_graph
     from vla_rl.ros.measure.stage import Stage
 
-    port = _free_port()
+    port = free_port()
     with tempfile.TemporaryDirectory() as session, chromium() as browser:
         asked = {"session": f"{session}/session", "port": str(port)}
         stage = Stage(correct_graph(asked, PICTURES), arm_spec("so101"))
@@ -98,7 +98,8 @@ def _delays(page: Any, stage: Any, clicks: int) -> dict[str, float]:
     return {**figures, "click_to_mode_max_ms": float(delays.max()), "clicks": float(len(delays))}
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port on loopback that nobody listens at."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

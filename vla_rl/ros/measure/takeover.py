@@ -18,11 +18,12 @@ from dataclasses import dataclass
 from itertools import groupby
 
 import numpy as np
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import JointState
 
 from vla_rl.execute.arbiter import Edge
 from vla_rl.execute.limits import Limits
-from vla_rl.ros import messages, qos
+from vla_rl.ros import messages
 from vla_rl.ros.measure.client import Client
 from vla_rl.types import Array, Mode, Source
 
@@ -33,6 +34,7 @@ ALLOWED = {
     Mode.STOPPED: {Source.HOLD},
 }
 _EXACT = 1e-6  # relative: rounding in third differences
+_PATIENT = QoSProfile(depth=1000, reliability=ReliabilityPolicy.RELIABLE)  # a listener that stands still misses nothing
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +66,7 @@ def listen(client: Client, names: Sequence[str]) -> list[Period]:
     def heard(message: JointState, _: int, sent_ns: int) -> None:
         periods.append(period(message, names, sent_ns))
 
-    client.listen(JointState, "control/step", heard, qos.EVERY)
+    client.listen(JointState, "control/step", heard, _PATIENT)
     return periods
 
 
