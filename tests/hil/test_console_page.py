@@ -1,6 +1,7 @@
 """The operator's page in a real browser, over a real desk: what is clicked, typed and lost."""
 
 import numpy as np
+import pytest
 from desk_feeder import clock
 from playwright.sync_api import expect
 
@@ -216,6 +217,24 @@ def test_typing_an_instruction_presses_no_keys_of_the_console_but_escape(page, f
     page.click("#instruction")
     page.keyboard.press("Escape")
     mode(page, "STOPPED")
+
+
+@pytest.mark.parametrize(
+    "meanwhile",
+    [lambda page: page.keyboard.down("Control"), lambda page: page.click("#instruction")],
+    ids=["another key", "a text box"],
+)
+def test_a_key_that_is_let_go_drives_no_more_whatever_was_pressed_or_clicked_meanwhile(page, feeder, meanwhile):
+    page.click("#take_over")
+    mode(page, "CORRECTING")
+    page.keyboard.down("KeyW")
+    until(page, lambda: len(feeder.commands) > 3)
+    meanwhile(page)
+    page.keyboard.up("KeyW")
+    page.wait_for_timeout(500)
+    told = len(feeder.commands)
+    page.wait_for_timeout(500)
+    assert len(feeder.commands) == told
 
 
 def test_help_is_called_in_large_letters_until_somebody_takes_over(page, feeder):

@@ -197,6 +197,7 @@ function show(view) {
 }
 
 function onKey(event, down) {
+  if (!down) drive.press(event.code, false); // let go is let go, wherever one types by now and whatever else is held
   const typing = event.target instanceof HTMLInputElement;
   if (event.code === "Escape" && down) {
     event.target.blur();
