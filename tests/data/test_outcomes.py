@@ -52,6 +52,11 @@ def test_an_episodes_own_outcome_comes_first_and_a_flag_at_any_step_counts(told,
     assert successes(made(told, **{"next.success": flags(1, 5)})) == expected
 
 
+def test_an_episode_that_nobody_marked_is_no_failure_though_the_set_has_flags():
+    assert successes(made(("unknown", "failure"), **{"next.success": flags()})) == (None, False)
+    assert successes(made(("unknown", "unknown"), **{"next.success": flags(3)})) == (True, None)
+
+
 def test_every_episode_ends_in_one_or_the_other():
     over = endings(made())
     assert (over.done ^ over.truncated)[[3, 6]].all()

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vla_rl.data.cache import FrameCache
+from vla_rl.types import Outcome
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,14 +47,18 @@ def endings(cache: FrameCache) -> Endings:
 
 
 def successes(cache: FrameCache) -> tuple[bool | None, ...]:
-    """Whether each episode succeeded: its meta's outcome, else any `next.success`; None where neither tells."""
+    """Whether each episode succeeded: its meta's outcome, else any `next.success`; None where neither tells.
+
+    Where the outcome is said to be unknown, a flag that nobody raised is no failure.
+    """
     told = [str(episode.get("outcome", "")) for episode in cache.episodes]
     known: list[bool | None] = [{"success": True, "failure": False}.get(outcome) for outcome in told]
     flags = _flags(cache, "next.success")
     if flags is None:
         return tuple(known)
     seen = np.logical_or.reduceat(flags, cache.starts[:-1]).tolist()
-    return tuple(s if k is None else k for k, s in zip(known, seen, strict=True))
+    found = [s if k is None else k for k, s in zip(known, seen, strict=True)]
+    return tuple(f or None if t == Outcome.UNKNOWN else f for f, t in zip(found, told, strict=True))
 
 
 def _unmerged(

@@ -50,8 +50,8 @@ class EpisodeColumns:
         """
         if self.outcome is None:
             raise ValueError(
-                f"{self.source} does not say which episodes succeeded: it has neither next.success nor an outcome; "
-                "the reward 'classifier' can tell from images"
+                f"{self.source} does not say which episodes succeeded: it has neither next.success nor an outcome, or "
+                "one that was never marked; the reward 'classifier' can tell from images"
             )
         return self.outcome
 
