@@ -138,6 +138,20 @@ def test_a_spacemouse_drives_until_its_cap_is_let_go_and_is_lost_with_its_cable(
     os.close(again)
 
 
+def test_both_buttons_of_a_spacemouse_count_however_soon_they_are_let_go(tmp_path, monkeypatch):
+    path = str(tmp_path / "hidraw")
+    os.mkfifo(path)
+    cable = os.open(path, os.O_RDWR)
+    mouse = SpaceMouse(Driving(), path)
+    said = [bytes([3, buttons, 0]) for buttons in (1, 3, 2, 0)]
+    monkeypatch.setattr(mouse._file, "read", lambda now: said)  # a hidraw hands out reports one by one, a pipe does not
+    assert mouse.read(SECOND).buttons == {"toggle"}
+    said.clear()
+    assert not mouse.read(SECOND).buttons
+    mouse.close()
+    os.close(cable)
+
+
 @given(st.binary(max_size=64))
 @settings(max_examples=200, deadline=None)
 def test_whatever_a_spacemouse_sends_is_finite_and_bounded(said):
@@ -191,6 +205,19 @@ def test_what_was_taped_is_said_again(tmp_path_factory, said):
     taped.close()
     again = Tape.load(path)
     assert [plain(again.read(now)) for now in times] == first
+
+
+def test_a_tape_that_has_run_out_is_a_device_that_is_lost_and_drives_no_further(tmp_path):
+    path, held = str(tmp_path / "tape.jsonl"), Fed("page", 0.5, 0.5)
+    held.put(Command(twist=np.ones(6)), SECOND)
+    taped = Taped(held, path)
+    for tenths in range(4):  # nothing changes meanwhile: one line
+        taped.read(SECOND + tenths * SECOND // 10)
+    taped.close()
+    again = Tape.load(path)
+    assert again.read(SECOND).twist is not None
+    assert again.read(SECOND + SECOND // 4).twist is not None
+    assert again.read(SECOND + SECOND // 2) is None
 
 
 @pytest.mark.parametrize("line", ["{", "[]", '{"s": 0, "says": {"targets": "far"}}', '{"s": "x", "says": null}', "7"])

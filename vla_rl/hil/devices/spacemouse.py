@@ -12,7 +12,7 @@ from vla_rl.hil.driving import Driving
 
 _FULL = 350.0  # what a cap pushed to its end says
 _MOTION, _TWIST, _BUTTONS = 1, 2, 3  # numbers of reports
-_CLOSE, _OPEN = 1, 2
+_CLOSE, _OPEN, _BOTH = 1, 2, 3
 
 
 @dataclass(frozen=True)
@@ -48,26 +48,28 @@ class SpaceMouse:
         if said is None:
             self._cap, self._buttons = np.zeros(6), 0
             return None
-        before = self._buttons
-        for report in said:
-            self._take(report)
-        both = self._buttons == _CLOSE | _OPEN
+        toggles = [self._take(report) for report in said]
+        both = self._buttons == _BOTH
         x, y, z, nod, _, twist = self._cap
         shares = [sign * value for sign, value in zip(self._config.signs, (y, x, z, twist, nod), strict=True)]
         opens = 0.0 if both else float(self._buttons == _OPEN) - float(self._buttons == _CLOSE)
         command = self._driving((), [*shares, opens])
-        pressed = frozenset({"toggle"}) if both and before != self._buttons else frozenset[str]()
+        pressed = frozenset({"toggle"}) if any(toggles) else frozenset[str]()
         return Command(twist=command.twist, gripper=command.gripper, buttons=pressed)
 
-    def _take(self, report: bytes) -> None:
-        """A report: x, y and z, on newer models with the rotations behind them; rotations; buttons."""
-        kind, values = report[0], report[1:]
+    def _take(self, report: bytes) -> bool:
+        """A report: x, y and z, on newer models with the rotations behind them; rotations; buttons.
+
+        Returns whether it has both buttons down, and they were not before.
+        """
+        kind, values, before = report[0], report[1:], self._buttons
         if kind == _BUTTONS and values:
-            self._buttons = values[0] & (_CLOSE | _OPEN)
+            self._buttons = values[0] & _BOTH
         elif kind in (_MOTION, _TWIST):
             numbers = np.frombuffer(values[: len(values) // 2 * 2], "<i2")[:6] / _FULL
             first = 0 if kind == _MOTION else 3
             self._cap[first : first + len(numbers)] = np.clip(numbers, -1.0, 1.0)[: 6 - first]
+        return self._buttons == _BOTH != before
 
     def close(self) -> None:
         """Let go of it."""

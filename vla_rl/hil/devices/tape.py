@@ -13,6 +13,7 @@ import numpy as np
 from vla_rl.hil.device import Command, Device
 
 _LARGEST = 256 << 20  # bytes
+LAST_S = 0.02  # how long a tape's last word holds: about a period of hil_node's [s]
 _VECTORS = ("targets", "velocities", "twist")
 
 
@@ -58,7 +59,7 @@ class Tape:
             self._at += 1
         passed = [said.buttons for _, said in self._script[before + 1 : self._at + 1] if said is not None]
         said = self._script[self._at][1] if self._at >= 0 else Command()
-        if said is None:
+        if said is None or seconds > self._script[-1][0] + LAST_S:
             return None
         return Command(said.targets, said.velocities, said.twist, said.gripper, frozenset().union(*passed))
 
@@ -80,20 +81,25 @@ class Taped:
     def __init__(self, device: Device, path: str) -> None:
         self._device, self.name, self._began_ns = device, device.name, -1
         self._file = open(path, "w", buffering=1)  # noqa: SIM115
-        self._last = ""
+        self._last, self._read_s = "", 0.0
 
     def read(self, now_ns: int) -> Command | None:
         """What the device says."""
         said = self._device.read(now_ns)
         self._began_ns = now_ns if self._began_ns < 0 else self._began_ns
+        self._read_s = (now_ns - self._began_ns) * 1e-9
         text = json.dumps(_plain(said))
         if text != self._last or (said is not None and said.buttons):
-            self._file.write(f'{{"s": {(now_ns - self._began_ns) * 1e-9:.6f}, "says": {text}}}\n')
+            self._tell(self._read_s, text)
             self._last = text
         return said
 
+    def _tell(self, seconds: float, text: str) -> None:
+        self._file.write(f'{{"s": {seconds:.6f}, "says": {text}}}\n')
+
     def close(self) -> None:
-        """Let go of the device, and of the file."""
+        """Let go of the device, and of the file, which says for how long its last word held."""
+        self._tell(self._read_s + LAST_S, "null")
         self._device.close()
         self._file.close()
 
