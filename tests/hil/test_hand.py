@@ -163,6 +163,20 @@ def test_a_refused_takeover_leaves_the_arm_with_nobody_and_says_why():
     assert "take_over: stopped (asked for): reset_stop comes first" in bench.told
 
 
+def test_a_takeover_that_is_refused_while_another_human_drives_moves_nothing():
+    bench = page_drives("ann")
+    bench.period(2 * HEARTBEAT_S)  # ann's page is lost
+    bench.desk.heartbeat("bob")
+    bench.desk.take_over(True, "bob")
+    bench.answer(granted=False, why="another human has taken over: hand back first")
+    bench.desk.teleop(UP, "bob")
+    assert bench.period() is None
+    assert bench.desk.stranded
+    bench.desk.take_over(True, "bob")
+    bench.answer()
+    assert bench.period() is not None
+
+
 def test_a_takeover_that_was_under_way_before_us_holds_until_somebody_takes_over():
     bench = Bench()
     bench.desk = Desk(bench, clock=lambda: bench.now)

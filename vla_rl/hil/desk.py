@@ -277,8 +277,10 @@ class Desk:
                     self.moded(Mode.CORRECTING if on else Mode.AUTONOMOUS)
                 return
             self.say(f"{name}: {why}", 1)
-            if name == "take_over":
+            if name == "take_over" and not self.correcting:
                 self._lease.release()
+            elif on:  # somebody else drives, or did just now: whoever asked does not
+                self._lease.lose()
 
     def instructed(self, text: str) -> None:
         """What is to be done from now on."""
