@@ -100,6 +100,12 @@ def test_signals_grow_with_trouble():
     assert begun[5] == 0.0
 
 
+def test_a_watch_that_begins_before_the_time_is_known_counts_from_its_first_look():
+    signals = Signals(GRIPPER)
+    assert signals.look(1.7e9, np.zeros(6))[0] == 0.0
+    assert signals.look(1.7e9 + 2.0, np.zeros(6))[0] == 2.0
+
+
 def test_a_new_episode_begins_anew_and_a_note_about_it_does_not():
     signals = Signals(GRIPPER)
     signals.episode(0, 2.0)

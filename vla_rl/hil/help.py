@@ -48,10 +48,10 @@ class Signals:
 
     def __init__(self, gripper: Array) -> None:
         self._arm, self._ordinal = ~np.asarray(gripper, dtype=bool), -1
-        self.begin(0.0)
+        self.begin()
 
-    def begin(self, seconds: float) -> None:
-        """The policy begins to act."""
+    def begin(self, seconds: float = math.nan) -> None:
+        """The policy begins to act; where the time is not known yet, with the next look."""
         self._began, self._best = seconds, -math.inf
         self._places: deque[tuple[float, Array]] = deque()
         self._abstained: deque[bool] = deque(maxlen=RECENT)
@@ -80,6 +80,7 @@ class Signals:
             value, spread: what the critics said of the chosen one.
             abstained: whether they were not trusted.
         """
+        self._began = seconds if math.isnan(self._began) else self._began
         self._best = self._best if math.isnan(value) else max(self._best, value)
         self._abstained.append(abstained)
         return np.array([

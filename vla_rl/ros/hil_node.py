@@ -169,7 +169,7 @@ class HilNode(LifecycleNode):
     def episode(self, mark: EpisodeMark) -> None:
         """Tell what has become of an episode."""
         if mark.recording:
-            self._signals.episode(mark.ordinal, self._stamp * 1e-9)
+            self._signals.episode(mark.ordinal, self._seconds)
         values = {
             "ordinal": float(mark.ordinal), "recording": float(mark.recording), "outcome": _OUTCOMES[mark.outcome],
             "discarded": float(mark.discarded), "human_s": mark.human_s, "takeovers": float(mark.takeovers),
@@ -182,6 +182,11 @@ class HilNode(LifecycleNode):
         return response
 
     # -- what comes in ------------------------------------------------------------------------------------------------
+
+    @property
+    def _seconds(self) -> float:
+        """The robot's time [s]; NaN before joints were heard: the mode of a graph that runs already comes earlier."""
+        return self._stamp * 1e-9 if self._stamp else math.nan
 
     def _on_joints(self, message: JointState, _: Receipt) -> None:
         self._measured = messages.joints_of(message, self._spec.names)
@@ -198,7 +203,7 @@ class HilNode(LifecycleNode):
 
     def _on_mode(self, message: String, _: Receipt) -> None:
         self.desk.moded(Mode(message.data))
-        self._signals.begin(self._stamp * 1e-9)
+        self._signals.begin(self._seconds)
 
     def _watch(self, decision: Decision) -> None:
         """Pause and call the operator where the policy is in trouble; what it does after a change of hands is new."""
