@@ -17,7 +17,7 @@ from vla_rl.hil.devices.keyboard import Keyboard
 from vla_rl.hil.devices.spacemouse import SpaceMouse
 from vla_rl.hil.devices.tape import Tape, Taped
 from vla_rl.hil.driving import Driving
-from vla_rl.hil.mapping import Mapping
+from vla_rl.hil.mapping import Mapping, MappingConfig
 from vla_rl.kinematics import Kinematics, Pose, chain_model
 from vla_rl.robot import arm_spec
 
@@ -233,6 +233,13 @@ def test_a_command_of_two_motions_or_an_unknown_button_is_refused():
         Command(targets=HOME, twist=np.zeros(6))
     with pytest.raises(ValueError, match="unknown button 'self_destruct'; there are: take_over"):
         Command(buttons=frozenset({"self_destruct"}))
+
+
+@pytest.mark.parametrize("axis", range(6))
+def test_a_twist_that_no_hand_means_moves_no_joint_farther_than_the_lead(axis):
+    mapping = Mapping(SPEC, Kinematics(SPEC, chain_model(SPEC)))
+    targets = mapping.targets(Command(twist=1e300 * np.eye(6)[axis]), HOME, 1 / 60)
+    assert np.abs(targets - HOME).max() <= MappingConfig.lead + 1e-9
 
 
 @given(st.lists(st.floats(-0.3, 0.3), min_size=3, max_size=3), st.integers(0, 5))

@@ -227,6 +227,15 @@ def test_buttons_that_toggle_faster_than_control_answers_are_all_asked_for():
     assert [on for _, on in bench.asked] == [True, False, True, False, True]
 
 
+def test_a_leader_in_degrees_moves_nothing_and_nobody_takes_over_with_it():
+    bench = Bench(leader(np.degrees(HOME)))
+    with pytest.raises(ValueError, match=r"elbow_flex.* far outside the limits: another unit"):
+        bench.period()
+    granted, why = bench.desk.take_over(True, "ann")
+    assert not granted
+    assert "another unit" in why
+
+
 @pytest.mark.parametrize("command", [Command(targets=np.zeros(5)), Command(velocities=np.full(6, np.nan))])
 def test_what_is_no_command_for_this_robot_is_refused(command):
     device = Fed("odd")

@@ -51,7 +51,11 @@ class Hand:
         if not driving:
             self._mapping.rest()
             command = command if command.targets is not None else Command()
-        found = self._mapping.targets(command, here, dt)
+        try:
+            found = self._mapping.targets(command, here, dt)
+        except ValueError as error:
+            self._desk.obstacle = str(error)
+            raise
         self._desk.obstacle = "" if driving else self._obstacle(found - here)
         return found
 

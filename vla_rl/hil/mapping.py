@@ -6,9 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vla_rl.execute.actions import ChunkReader
 from vla_rl.hil.device import Command
 from vla_rl.kinematics import Kinematics, Pose
 from vla_rl.types import Array, RobotSpec
+
+FASTEST = 10.0  # of a twist [m/s], [rad/s]: no hand asks for more, and no solver could follow
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class Mapping:
         self, spec: RobotSpec, kinematics: Kinematics | None = None, config: MappingConfig | None = None
     ) -> None:
         self._spec, self._kinematics, self._config = spec, kinematics, config or MappingConfig()
-        self._gripper = np.array([joint.gripper for joint in spec.joints])
+        self._gripper, self._reader = np.array([joint.gripper for joint in spec.joints]), ChunkReader(spec)
         self._last: Array | None = None
 
     @property
@@ -59,10 +62,13 @@ class Mapping:
             dt: the period [s].
 
         Raises:
-            ValueError: sizes that are not the robot's, a value that is not finite, or a twist without kinematics.
+            ValueError: sizes that are not the robot's, a value that is not finite, targets that are far outside the
+                limits, or a twist without kinematics.
         """
         if command.targets is not None:
             wanted = self._checked("targets", command.targets, len(here))
+            if far := self._reader.far(wanted):  # within limits they would look like any others, also to control
+                raise ValueError(f"a device's targets of {', '.join(far)} are far outside the limits: another unit?")
         else:
             wanted = self._moved(command, here if self._last is None else self._last, dt)
             wanted = np.clip(wanted, here - self._config.lead, here + self._config.lead)
@@ -75,7 +81,8 @@ class Mapping:
             return start + dt * self._checked("velocities", command.velocities, len(start))
         wanted = start
         if command.twist is not None and np.any(command.twist):
-            wanted = self._turned(self._checked("twist", command.twist, 6), start, dt)
+            twist = np.clip(self._checked("twist", command.twist, 6), -FASTEST, FASTEST)
+            wanted = self._turned(twist, start, dt)
         opened = np.clip(command.gripper, -1.0, 1.0) * self._config.gripper_speed * dt
         return wanted + np.where(self._gripper, opened, 0.0)
 
