@@ -251,7 +251,12 @@ def test_where_nobody_corrected_the_critics_choice_is_imitated_or_it_is_said_why
         (["--pace", "0"], "--pace must be positive, got 0.0"),
         (["--method", "recap", "--pace", "1.5"], "--pace must be 1 with recap, got 1.5"),
         (["--data", "nowhere"], "no data set in nowhere"),
-        (["--value", "nobody"], "no critic 'nobody'"),
+        (["--method", "hil_serl", "--value", "nobody"], "no critic 'nobody'"),
+        (["--value", "mine"], "--value: hg_dagger takes none; methods that do: recap, hil_serl, pvp, expo"),
+        (["--method", "pvp", "--reward", "mine"], "--reward: pvp takes none; methods that do: recap, hil_serl, expo"),
+        (["--method", "hil_serl", "--set", "magic=1"], "hil_serl has no such setting"),
+        (["--method", "hil_serl", "--share", "2"], "share must lie in"),
+        (["--method", "expo", "--value", "tabletop"], "is a critic of iql, and expo is nothing but its own"),
     ],
 )
 def test_what_can_not_be_is_refused_in_one_line(world, tmp_path, capsys, more, said):

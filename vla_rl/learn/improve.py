@@ -36,6 +36,7 @@ from vla_rl.learn.run import write_json
 from vla_rl.learn.value import train_value
 from vla_rl.policy.folder import read_config
 from vla_rl.reward.label import label
+from vla_rl.value.checkpoint import read_card
 
 RESULT = "improve.json"
 TAG = {"recap": "recap", "hil_serl": "marks", "expo": "marks"}
@@ -62,6 +63,8 @@ def improve(config: ImproveConfig, progress: bool = True) -> Result:
     Raises:
         ValueError: sessions, demonstrations, policy and critic do not fit, or nothing was corrected.
     """
+    kind = POLICIES.get(config.method, BestChunkConfig)
+    kind(**_asked(config, kind))  # what can not be is refused before anything is trained
     for root in (*config.session, *config.data):
         require_fit(root, config.policy)
     sessions = [open_numbers(root) for root in config.session]
@@ -132,6 +135,13 @@ def _by_critic(config: ImproveConfig, progress: bool, **options: Any) -> Result:
     return _policy(config, BestChunkConfig, train_best_chunk, progress, critic=critic, candidates=4)
 
 
+POLICIES: dict[str, type[RunConfig]] = {
+    "hg_dagger": HGDaggerConfig,
+    "preference": PreferenceConfig,
+    "recap": RecapConfig,
+}
+"""What the policy's run can be told; of all other methods it is BestChunkConfig."""
+
 METHODS: dict[str, Callable[[ImproveConfig, bool], Result]] = {
     "hg_dagger": _hg_dagger,
     "preference": _preference,
@@ -165,9 +175,20 @@ def _write_advantages(config: ImproveConfig, critic: str, tag: str) -> None:
 
 
 def _critic(config: ImproveConfig, progress: bool, **options: Any) -> str:
-    """The critic's folder: the given one, or the one that is trained."""
+    """The critic's folder: the given one, or the one that is trained.
+
+    Raises:
+        ValueError: the given one is another method's, where its critic is all that a method is.
+    """
     if config.value:
-        return str(resolve(config.value))
+        folder = resolve(config.value)
+        made = read_card(folder)["algorithm"]
+        if config.method in ("pvp", "expo") and made != config.method:
+            raise ValueError(
+                f"--value {config.value} is a critic of {made}, and {config.method} is nothing but its own: leave "
+                "--value out to train one, or take --method hil_serl"
+            )
+        return str(folder)
     wanted = {**_common(config, "critic"), "policy": config.policy, "steps": config.critic_steps, **options}
     wanted["encoder"] = "policy" if config.method == "recap" else "own"  # the policy to be steered will have moved on
     done = train_value(CriticRunConfig(**wanted), progress)
@@ -182,10 +203,9 @@ def _policy[C: RunConfig](
     wanted = {**_common(config, "policy"), "init": config.policy, "steps": config.steps, "lr": config.lr}
     wanted |= {"batch": config.batch, "warmup": min(200, config.steps // 10), "ema": 0.99}
     wanted |= {"checkpoint_interval": max(100, config.steps // 4), "image_size": _image_size(config.policy)}
-    known = {f.name: f for f in dataclasses.fields(kind)}
-    if "sessions" in known:
-        wanted |= {"sessions": len(config.session), "share": config.share, "pace": config.pace}
-    done = train(kind(**{**wanted, **options, **_overrides(config, kind)}), progress)
+    if "sessions" in _names(kind):
+        wanted |= {"sessions": len(config.session)}
+    done = train(kind(**{**wanted, **options, **_asked(config, kind)}), progress)
     _stop_where_interrupted(done)
     return {"policy": done["checkpoint"], "critic": options.get("critic", ""), "train": done}
 
@@ -196,14 +216,23 @@ def _image_size(policy: str) -> int:
     return max((int(feature["shape"][-1]) for name, feature in features.items() if "image" in name), default=0)
 
 
+def _names(kind: type[RunConfig]) -> list[str]:
+    return [f.name for f in dataclasses.fields(kind)]
+
+
+def _asked(config: ImproveConfig, kind: type[RunConfig]) -> Result:
+    """What the user asked of the policy's run, beyond what all runs are told."""
+    shared = {"share": config.share, "pace": config.pace} if "sessions" in _names(kind) else {}
+    return {**shared, **_overrides(config, kind)}
+
+
 def _overrides(config: ImproveConfig, kind: type[RunConfig]) -> Result:
     """`--set` as fields of the method's config.
 
     Raises:
         ValueError: one names no field, and the message lists them; or its value is of another kind than the default.
     """
-    default, found = kind(), {}
-    names = [f.name for f in dataclasses.fields(kind)]
+    default, found, names = kind(), {}, _names(kind)
     for name, text in config.settings().items():
         if name not in names:
             raise ValueError(f"--set {name}: {config.method} has no such setting; there are: {', '.join(names)}")

@@ -14,6 +14,9 @@ METHODS = {
     "expo": "a critic and small edits of the policy's chunks, and the best of both (EXPO)",
 }
 
+TAKERS = {"value": ("recap", "hil_serl", "pvp", "expo"), "reward": ("recap", "hil_serl", "expo")}
+"""Methods that judge by a critic, and those whose critics learn from rewards."""
+
 
 @dataclass(frozen=True)
 class ImproveConfig:
@@ -31,7 +34,8 @@ class ImproveConfig:
     data: tuple[str, ...] = ()
     """Data sets of demonstrations to go on learning from, none, one or more."""
     value: str = ""
-    """Critic to judge by, for methods that need one; empty trains one of the sessions and the demonstrations."""
+    """Critic to judge by, for methods that need one (pvp and expo: one of their own); empty trains one of the sessions
+    and the demonstrations."""
     steps: int = 1000
     """Optimiser steps of the policy."""
     critic_steps: int = 4000
@@ -77,6 +81,9 @@ class ImproveConfig:
                 raise ValueError(f"improve needs --{name}")
         if self.online and self.reward:
             raise ValueError("--reward names rewards that new episodes have not: --online takes the operator's marks")
+        for name, methods in TAKERS.items():
+            if getattr(self, name) and self.method not in methods:
+                raise ValueError(f"--{name}: {self.method} takes none; methods that do: {', '.join(methods)}")
         if min(self.steps, self.critic_steps, self.batch, self.every) < 1 or self.rounds < 0:
             raise ValueError("--steps, --critic-steps, --batch and --every must be at least 1, --rounds at least 0")
         if not 0.0 < self.gamma <= 1.0:
