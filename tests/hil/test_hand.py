@@ -154,6 +154,15 @@ def test_marks_of_two_threads_are_told_one_after_the_other():
     assert told == [(0, True, Outcome.UNKNOWN), (0, False, Outcome.SUCCESS), (1, True, Outcome.UNKNOWN)]
 
 
+def test_pictures_are_kept_of_the_episodes_that_are_shown_and_of_no_others():
+    bench = Bench()
+    bench.desk.saw("front", lambda: b"jpeg")
+    for _ in range(250):
+        bench.desk.start("ann")
+        bench.desk.success("ann")
+    assert [*bench.desk.thumbnails] == [mark.ordinal for mark in bench.desk.view().episodes]
+
+
 def test_a_refused_takeover_leaves_the_arm_with_nobody_and_says_why():
     bench = Bench()
     bench.desk.heartbeat("ann")

@@ -189,6 +189,7 @@ class Desk:
             if answer[0] and current is not None:
                 if not current.recording and self._frames:
                     self.thumbnails.setdefault(current.ordinal, next(iter(self._frames.values())).jpeg)
+                    self.thumbnails.pop(current.ordinal - EPISODES, None)  # shown no more
                 self._ports.episode(current)
             return answer
 

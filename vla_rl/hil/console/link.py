@@ -128,8 +128,7 @@ class Link:
         keys, axes = (wish.get("keys", []), wish.get("axes", [])) if isinstance(wish, dict) else ([], [])
         if isinstance(keys, list) and isinstance(axes, list):
             codes = [key for key in keys[:_KEYS_AT_ONCE] if isinstance(key, str)]
-            shares = [float(axis) if isinstance(axis, (int, float)) else 0.0 for axis in axes]
-            self._desk.teleop(self._driving(codes, shares), self.operator)
+            self._desk.teleop(self._driving(codes, [_share(axis) for axis in axes]), self.operator)
 
     async def _answer(self, number: Any, answer: Answer) -> None:
         number = number if isinstance(number, int) else None
@@ -161,6 +160,11 @@ class Link:
         shown[camera] = frame.number
         self._ahead[index] += 1
         await self._socket.send_bytes(bytes([index]) + frame.jpeg)
+
+
+def _share(axis: Any) -> float:
+    """How far an axis is pushed; what is no share of anything is at rest (a JSON number may be beyond any float)."""
+    return float(axis) if isinstance(axis, (int, float)) and abs(axis) < 2 else 0.0
 
 
 def _text(wish: dict[str, Any]) -> str:
