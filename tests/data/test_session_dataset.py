@@ -28,11 +28,15 @@ from session_messages import (
 
 from vla_rl.cli import main
 from vla_rl.data import writers
+from vla_rl.data.cache import open_numbers
 from vla_rl.data.dataset import open_dataset
+from vla_rl.data.features import FeatureTable
 from vla_rl.data.inspect import check
 from vla_rl.data.lerobot import export
+from vla_rl.data.rollouts import trajectories
 from vla_rl.data.sessions import Files, NoRowsError, Pixels, SessionEpisodes, convert, dataset_of
 from vla_rl.data.sidecars import read_candidates
+from vla_rl.data.transitions import ChunkTransitions, TransitionConfig
 from vla_rl.record import cdr
 from vla_rl.record.folder import NotASessionError, SessionFolder
 from vla_rl.record.marks import Marks
@@ -94,6 +98,19 @@ def converted(root, **more):
     play(recorder, **{"periods": 30, **more})
     recorder.close()
     return convert(SessionFolder(root).episodes()[-1], SPEC, ["front"])
+
+
+def test_no_transition_of_a_critic_reaches_over_a_pause(tmp_path):
+    recorder = Recorder(open_session(tmp_path / "s"))
+    acting, paused = (POLICY, AUTONOMOUS), (HOLD, PAUSED)
+    play(recorder, 80, Outcome.SUCCESS, who=lambda t: acting if t < 20 or t >= 60 else paused)
+    recorder.close()
+    cache = open_numbers(dataset_of(tmp_path / "s"))
+    rows = trajectories(cache, FeatureTable(np.arange(len(cache)), np.zeros((len(cache), 2), np.float32)))
+    found = ChunkTransitions(rows, TransitionConfig(window=8, gamma=0.97))
+    assert len(cache) == 40
+    assert not ((found.starts < 20) & (found.following >= 20)).any()
+    assert (found.starts >= 20).any()
 
 
 def test_a_row_is_what_had_been_seen_proposed_and_executed_at_that_period(tmp_path):
