@@ -2,6 +2,7 @@
 
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,9 +13,12 @@ from std_srvs.srv import Trigger
 from test_control_node import World
 from trajectory_msgs.msg import JointTrajectory
 
-from vla_rl.hil.help import Calibration
+from vla_rl.hil.desk import Desk
+from vla_rl.hil.help import Calibration, Signals
 from vla_rl.ros import messages, qos
-from vla_rl.types import Source
+from vla_rl.ros.hil_feed import Decision
+from vla_rl.ros.hil_node import HilNode
+from vla_rl.types import Mode, Source
 
 TOGGLE, SUCCESS, START = 0, 2, 7
 
@@ -153,6 +157,23 @@ def test_what_strangers_publish_is_refused_and_the_operator_keeps_the_arm(graph,
     graph.live(source(graph, Source.POLICY))
     toggle(graph, pad, Source.HUMAN)
     toggle(graph, pad, Source.POLICY)
+
+
+def test_a_policy_in_trouble_is_not_paused_under_a_human_who_takes_over_just_now():
+    asked = []
+    ports = SimpleNamespace(control=lambda name, on: asked.append(name))
+    desk, calibration = Desk(ports), Calibration(("elapsed",), (0.0,), (1.0,), 0.5, 0.1, 100)
+    desk.moded(Mode.AUTONOMOUS)
+    watching = SimpleNamespace(
+        desk=desk, _calibration=calibration, _signals=Signals(np.zeros(6, bool)), _measured=np.zeros(6), **vars(ports)
+    )
+    HilNode._watch(watching, Decision(1_000_000_000))
+    desk.take_over(True, "ann")  # control has not answered yet
+    HilNode._watch(watching, Decision(3_000_000_000))
+    assert asked == ["take_over"]
+    desk.answered("take_over", False, "stopped")
+    HilNode._watch(watching, Decision(4_000_000_000))
+    assert asked == ["take_over", "pause"]
 
 
 def test_a_policy_in_trouble_is_paused_and_the_operator_called(graph, peer, tmp_path):

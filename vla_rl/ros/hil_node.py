@@ -209,6 +209,8 @@ class HilNode(LifecycleNode):
         """Pause and call the operator where the policy is in trouble; what it does after a change of hands is new."""
         if self._calibration is None or self._measured is None or self.desk.view().mode is not Mode.AUTONOMOUS:
             return
+        if self.desk.wanted:  # a human takes over just now: a pause would only take the arm away again
+            return
         said = (decision.chunks, decision.value, decision.spread, decision.abstained)
         why = self._calibration.call(self._signals.look(decision.stamp_ns * 1e-9, self._measured, *said))
         if why:
