@@ -14,7 +14,7 @@ from session_messages import NAMES, START, camera, joint_states, marked, message
 from vla_rl.record import cdr
 from vla_rl.record.durable import DiskFullError, LockedError
 from vla_rl.record.folder import NotASessionError, SessionFolder, is_session
-from vla_rl.record.marks import LONGEST_NOTE, OUTCOMES, Marks, marks
+from vla_rl.record.marks import LONGEST_NOTE, MOST_NOTES, OUTCOMES, Marks, marks
 from vla_rl.record.mcap_file import read
 from vla_rl.record.recorder import Recorder
 from vla_rl.record.recording import Recording, RecordingConfig
@@ -363,3 +363,14 @@ def test_a_note_of_any_length_leaves_the_episode_readable(tmp_path):
     folder = SessionFolder(tmp_path / "s")
     assert folder.problems() == []
     assert len(folder.episodes()[0].meta["notes"][0]) == LONGEST_NOTE
+
+
+def test_any_number_of_notes_leaves_the_episode_readable_with_the_newest(tmp_path):
+    recorder = Recorder(open_session(tmp_path / "s"))
+    follow(recorder, marked(1.0))
+    for number in range(MOST_NOTES + 5):
+        recorder.note(f"{number:03}" + "\U0001f916" * LONGEST_NOTE)
+    follow(recorder, marked(0.0))
+    recorder.close()
+    (entry,) = SessionFolder(tmp_path / "s").episodes()
+    assert [note[:3] for note in entry.meta["notes"]] == [f"{number:03}" for number in range(5, MOST_NOTES + 5)]

@@ -12,7 +12,7 @@ from vla_rl.types import Outcome
 
 STATUS = "episode/status"
 OUTCOMES = (Outcome.UNKNOWN, Outcome.SUCCESS, Outcome.FAILURE)
-LONGEST_NOTE = 10_000  # characters
+LONGEST_NOTE, MOST_NOTES = 10_000, 100  # characters, notes of an episode: its JSON stays one that is read
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Marks:
         ordinal: his count of episodes, -1 where unknown.
         outcome: success, failure or unknown.
         discarded: it goes to the trash.
-        notes: his words, in order.
+        notes: his words, in order; the newest MOST_NOTES.
         human_s: time that he drove [s].
         takeovers: how often he took the arm.
     """
@@ -39,7 +39,7 @@ class Marks:
 
     def then(self, later: Marks) -> Marks:
         """What holds after a later status: its words come after ours, a mark is not undone by an unmarked one."""
-        notes = tuple(dict.fromkeys([*self.notes, *later.notes]))
+        notes = tuple(dict.fromkeys([*self.notes, *later.notes]))[-MOST_NOTES:]
         outcome = self.outcome if later.outcome is Outcome.UNKNOWN else later.outcome
         return replace(later, notes=notes, outcome=outcome, discarded=self.discarded or later.discarded)
 
