@@ -14,6 +14,7 @@ from test_control_node import World
 from trajectory_msgs.msg import JointTrajectory
 
 from vla_rl.hil.desk import Desk
+from vla_rl.hil.episodes import EpisodeMark
 from vla_rl.hil.help import Calibration, Signals
 from vla_rl.ros import messages, qos
 from vla_rl.ros.hil_feed import Decision
@@ -133,6 +134,17 @@ def test_an_episode_is_what_the_operator_marks_and_a_second_mark_is_refused(grap
     assert not answer.success
     assert "has ended already, with outcome success" in answer.message
     assert messages.vector_of(told[-1])["outcome"] == 1
+
+
+@pytest.mark.parametrize("recorders", [0, 1])
+def test_an_episode_that_nobody_records_is_told_to_the_operator(recorders):
+    told, said = [], []
+    topic = SimpleNamespace(publish=told.append, get_subscription_count=lambda: recorders)
+    signals, desk = SimpleNamespace(episode=lambda *_: None), SimpleNamespace(say=lambda text, level: said.append(text))
+    node = SimpleNamespace(_episodes=topic, _signals=signals, _seconds=0.0, _stamp=0, desk=desk)
+    HilNode.episode(node, EpisodeMark(7))
+    assert len(told) == 1
+    assert said == ([] if recorders else ["nobody records: no recorder hears of episode 7"])
 
 
 def test_what_strangers_publish_is_refused_and_the_operator_keeps_the_arm(graph, pad, peer):

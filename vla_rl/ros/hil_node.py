@@ -170,6 +170,8 @@ class HilNode(LifecycleNode):
         """Tell what has become of an episode."""
         if mark.recording:
             self._signals.episode(mark.ordinal, self._seconds)
+        if not self._episodes.get_subscription_count():
+            self.desk.say(f"nobody records: no recorder hears of episode {mark.ordinal}", 2)
         values = {
             "ordinal": float(mark.ordinal), "recording": float(mark.recording), "outcome": _OUTCOMES[mark.outcome],
             "discarded": float(mark.discarded), "human_s": mark.human_s, "takeovers": float(mark.takeovers),
