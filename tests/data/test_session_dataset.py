@@ -358,3 +358,12 @@ def test_an_episode_of_many_row_groups_is_the_same_data_set(tmp_path, monkeypatc
     one, two = (pq.read_table(next(root.glob("data/**/*.parquet"))) for root in (whole, parts))
     assert one.equals(two)
     assert pq.ParquetFile(next(parts.glob("data/**/*.parquet"))).num_row_groups == 5
+
+
+@pytest.mark.parametrize("flags", [["--check", "--episode", "99"], ["--check", "--view"], ["--save", "x.rrd"]])
+def test_a_flag_of_replay_that_would_be_ignored_is_refused(tmp_path, flags, capsys):
+    recorder = Recorder(open_session(tmp_path / "s"))
+    play(recorder, 10)
+    recorder.close()
+    assert main(["replay", str(tmp_path / "s"), *flags]) == 1
+    assert "means nothing beside" in capsys.readouterr().err

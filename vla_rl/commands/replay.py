@@ -22,6 +22,9 @@ from vla_rl.commands import Result
 from vla_rl.record.episode_file import DamagedEpisodeError
 from vla_rl.record.folder import EpisodeEntry, SessionFolder
 
+MODES = {"check": (), "layout": (), "view": ("episode", "save"), "": ("episode", "part", "policy", "critic", "device")}
+"""What replay does instead of running a session again, and which flags each takes."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of `vla-rl replay`."""
@@ -46,8 +49,10 @@ def run(args: argparse.Namespace) -> Result:
 
     Raises:
         NotASessionError: SESSION is none.
-        ValueError: no such episode, one that is damaged, or a checkpoint that is not the recorded one.
+        ValueError: no such episode, one that is damaged, a checkpoint that is not the recorded one, or a flag that
+            means nothing beside another.
     """
+    _require_meaning(args)
     session = SessionFolder(args.session)
     if args.check:
         return _check(session)
@@ -57,6 +62,16 @@ def run(args: argparse.Namespace) -> Result:
     if args.view:
         return _view(chosen, args.save)
     return _retrace(session, chosen, args)
+
+
+def _require_meaning(args: argparse.Namespace) -> None:
+    """Raise ValueError for a flag that would be ignored: whoever gave it would take the answer for another one."""
+    mode = next((name for name in MODES if name and getattr(args, name)), "")
+    flags = dict.fromkeys([*filter(None, MODES), *(flag for takes in MODES.values() for flag in takes)])
+    if idle := [name for name in flags if name not in (mode, *MODES[mode]) and getattr(args, name)]:
+        taken = ", ".join(f"--{name}" for name in MODES[mode]) or "no other"
+        beside = f"--{mode}" if mode else "running it again"
+        raise ValueError(f"--{idle[0]} means nothing beside {beside}, which takes {taken}")
 
 
 def _check(session: SessionFolder) -> Result:
