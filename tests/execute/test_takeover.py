@@ -153,6 +153,28 @@ def test_a_second_human_is_refused_while_the_first_drives_and_may_once_that_one_
     assert arm.tick().source is Source.HUMAN
 
 
+@pytest.mark.parametrize("fault", ["a stall", "an arm that is stuck", "a step of the robot's clock"])
+def test_no_other_device_gets_the_arm_by_a_fault_that_makes_control_begin_anew(fault):
+    arm = moving()
+    arm.controller.human(arm.joints, arm.time, b"leader")
+    arm.controller.take_over(True, arm.time)
+    assert arm.tick().source is Source.HUMAN
+    if fault == "a stall":
+        arm.time += 10 * PERIOD
+    elif fault == "an arm that is stuck":
+        for _ in range(40):
+            stuck = arm.joints
+            arm.controller.human(HOME + 1.0, arm.time, b"leader")
+            arm.tick()
+            arm.joints = stuck
+        assert arm.controller.counters["holds/following_error"]
+    else:
+        arm.offset -= 10**9
+    arm.tick()
+    assert "another device" in arm.controller.human(HOME - 0.5, arm.time, b"page")
+    assert arm.controller.human(arm.joints, arm.time, b"leader") == ""
+
+
 @pytest.mark.parametrize("away", [1.0, -1.0, 0.5])
 def test_a_leader_far_away_is_met_slowly_and_followed_freely_from_then_on(away):
     arm = moving()

@@ -35,12 +35,12 @@ class Human:
 
     def __init__(self, reader: ChunkReader, max_age_s: float, gap: float, step: float) -> None:
         self._reader, self._max_age_ns, self._gap, self._step = reader, round(max_age_s * 1e9), gap, step
+        self._driver: bytes | None = None
         self.forget()
 
     def forget(self) -> None:
-        """Nobody drives, and whoever drives next has to be met first."""
+        """What was said counts no more, and whoever drives has to be met first; who that is stays until a takeover."""
         self.newest: HumanCommand | None = None
-        self._driver: bytes | None = None
         self._met = False
 
     def begin(self, said: HumanCommand | None) -> None:
