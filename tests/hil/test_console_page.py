@@ -245,11 +245,28 @@ def test_help_is_called_in_large_letters_until_somebody_takes_over(page, feeder)
     expect(page.locator("#help")).to_be_hidden()
 
 
+def test_a_gamepad_of_a_layout_that_the_browser_does_not_know_moves_nothing(page, feeder):
+    """An xpad's axes without a mapping: two sticks, and triggers that rest at -1."""
+    page.evaluate(
+        """() => {
+            const buttons = Array.from({ length: 11 }, () => ({ pressed: false, value: 0 }));
+            const pad = { id: "<b>pad", mapping: "", connected: true, axes: [0, 0, -1, 0, 0, -1, 0, 0], buttons };
+            navigator.getGamepads = () => [pad];
+            window.dispatchEvent(Object.assign(new Event("gamepadconnected"), { gamepad: pad }));
+        }"""
+    )
+    expect(page.locator("#say")).to_contain_text("does not know the layout of <b>pad")
+    page.click("#take_over")
+    mode(page, "CORRECTING")
+    page.wait_for_timeout(500)
+    assert feeder.commands == []
+
+
 def test_a_gamepad_takes_over_and_drives(page, feeder):
     page.evaluate(
         """() => {
             const buttons = Array.from({ length: 17 }, () => ({ pressed: false, value: 0 }));
-            window.pad = { connected: true, axes: [0.03, -0.8, 0, 0], buttons };
+            window.pad = { connected: true, mapping: "standard", axes: [0.03, -0.8, 0, 0], buttons };
             navigator.getGamepads = () => [window.pad];
             buttons[0].pressed = true;
         }"""

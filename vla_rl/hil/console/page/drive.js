@@ -70,8 +70,13 @@ function sticks() {
   return [-y, x, -up, -turn, held(12) - held(13), held(6) - held(7)];
 }
 
+// One whose layout the browser knows: of any other nobody can say which axis is a trigger, which rests at -1.
 export function gamepad() {
-  return [...(navigator.getGamepads?.() ?? [])].find((pad) => pad?.connected) ?? null;
+  return [...(navigator.getGamepads?.() ?? [])].find((pad) => pad?.connected && known(pad)) ?? null;
+}
+
+export function known(pad) {
+  return pad.mapping === "standard";
 }
 
 // Calls `press(name)` once for each press of a gamepad's button that has a meaning.

@@ -2,7 +2,7 @@
 
 import { Camera } from "./cameras.js";
 import { Chart } from "./chart.js";
-import { Drive, watchButtons } from "./drive.js";
+import { Drive, known, watchButtons } from "./drive.js";
 import { drawMessages, streams } from "./health.js";
 import { Link } from "./link.js";
 import { Episodes, minutes, statistics } from "./session.js";
@@ -247,4 +247,7 @@ texts("note", "noted", "note", (box) => (box.value = ""));
 document.addEventListener("keydown", (event) => onKey(event, true));
 document.addEventListener("keyup", (event) => onKey(event, false));
 watchButtons(act);
+window.addEventListener("gamepadconnected", ({ gamepad }) => {
+  if (!known(gamepad)) say(`the browser does not know the layout of ${gamepad.id}: use it at the robot's host`, true);
+});
 refresh();
