@@ -1,6 +1,6 @@
 """Who moves the arm, with what, and what the operator is told: desk, lease and hand together, without topics."""
 
-from threading import Thread
+from threading import Event, Thread
 
 import numpy as np
 import pytest
@@ -161,6 +161,16 @@ def test_pictures_are_kept_of_the_episodes_that_are_shown_and_of_no_others():
         bench.desk.start("ann")
         bench.desk.success("ann")
     assert [*bench.desk.thumbnails] == [mark.ordinal for mark in bench.desk.view().episodes]
+
+
+def test_whether_the_arm_is_wanted_can_be_asked_while_an_answer_comes():
+    bench = Bench()
+    asked, waiting = Event(), Thread(target=lambda: (bench.desk.wanted, asked.set()))
+    with bench.desk._lock:  # an answer is being taken in
+        waiting.start()
+        assert not asked.wait(0.1)
+    waiting.join()
+    assert asked.is_set()
 
 
 def test_a_refused_takeover_leaves_the_arm_with_nobody_and_says_why():

@@ -209,9 +209,10 @@ class Desk:
     @property
     def wanted(self) -> bool:
         """Whether a human has the arm, or will once control has answered what it was asked."""
-        while self._asked and self._clock() - self._asked[0][1] > ANSWER_S * 1e9:  # control died over it
-            self._asked.popleft()
-        return self._asked[-1][0] if self._asked else self.correcting
+        with self._lock:  # an answer may come at any time
+            while self._asked and self._clock() - self._asked[0][1] > ANSWER_S * 1e9:  # control died over it
+                self._asked.popleft()
+            return self._asked[-1][0] if self._asked else self.correcting
 
     @property
     def driving(self) -> bool:
