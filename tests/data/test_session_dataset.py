@@ -100,6 +100,25 @@ def converted(root, **more):
     return convert(SessionFolder(root).episodes()[-1], SPEC, ["front"])
 
 
+def test_what_a_stranger_calls_a_chunk_costs_no_episode(tmp_path):
+    recorder = Recorder(open_session(tmp_path / "s"))
+    recorder.take(message("instruction", cdr.STRING, cdr.string("lift it"), stamped=False))
+    recorder.mark(Marks(recording=True, ordinal=0))
+    recorder.take(camera("front", 0, START))
+    for t in range(8):
+        recorder.take(joint_states(joints(t), START + t))
+        data = step(START + t, joints(t), joints(t), POLICY, AUTONOMOUS, START, 1)
+        recorder.take(message("control/step", cdr.JOINT_STATE, data))
+    draw(recorder, 0, START)
+    stranger = chunks(np.zeros((1, 4, len(NAMES))), START, frame_id="\u00b2")  # a digit to str.isdigit, and to int none
+    recorder.take(message("steering/chunk", cdr.TRAJECTORY, stranger))
+    recorder.mark(Marks(ordinal=0))
+    recorder.close()
+    _, meta, drawn = convert(SessionFolder(tmp_path / "s").episodes()[0], SPEC, ["front"])
+    assert meta["steps"] == 8
+    assert drawn["selected"].tolist() == [0]
+
+
 def test_no_transition_of_a_critic_reaches_over_a_pause(tmp_path):
     recorder = Recorder(open_session(tmp_path / "s"))
     acting, paused = (POLICY, AUTONOMOUS), (HOLD, PAUSED)

@@ -273,18 +273,18 @@ def _story(tape: Tape, rows: Sequence[_Row], entry: EpisodeEntry) -> dict[str, A
 
 def _draws(tape: Tape, rows: Sequence[_Row], spec: RobotSpec) -> list[Draw]:
     """All candidates, at the row whose observation they answer; of several at one row the last."""
-    chosen, row_of = {chunk.stamp_ns: chunk.said for chunk in tape.chosen}, _Rows(tape, rows)
+    chosen, row_of = {chunk.stamp_ns: chunk.candidate for chunk in tape.chosen}, _Rows(tape, rows)
     found: dict[int, Draw] = {}
     for each in tape.candidates:
         row = row_of(each)
         if row is None:
             continue
-        index, seen, said = chosen.get(each.stamp_ns, ""), tape.seen.get(each.stamp_ns), tape.values.get(each.stamp_ns)
+        index, seen, said = chosen.get(each.stamp_ns, -1), tape.seen.get(each.stamp_ns), tape.values.get(each.stamp_ns)
         found[row] = Draw(
             row,
             spec.to_lerobot(each.chunks).astype(np.float32),
             None if said is None else said.mean[None].astype(np.float32),
-            int(index) if index.isdigit() and int(index) < len(each.chunks) else 0,
+            index if 0 <= index < len(each.chunks) else 0,
             0 if seen is None else seen.seed,
         )
     horizons = [draw.chunks.shape[1] for draw in found.values()]

@@ -70,6 +70,11 @@ class Drawn:
     dt: float
     said: str
 
+    @property
+    def candidate(self) -> int:
+        """Which candidate a chosen chunk is, read as control reads it; -1 where its message says something else."""
+        return int(self.said) if self.said.isascii() and self.said.isdigit() and len(self.said) < 6 else -1
+
 
 @dataclass(frozen=True, eq=False)
 class Seen:

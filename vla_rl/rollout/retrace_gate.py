@@ -117,8 +117,7 @@ class _Heard:
         while self._chunks and self._chunks[0].stamp_ns <= period.chunk_stamp_ns:
             chosen = self._chunks.popleft()
             chunk = ActionChunk(chosen.chunks[0], self._spec.action_spec, chosen.dt, chosen.stamp_ns)
-            candidate = int(chosen.said) if chosen.said.isdigit() else -1
-            again.chunk(chunk, candidate, before.stamp_ns + _LATE_NS)
+            again.chunk(chunk, chosen.candidate, before.stamp_ns + _LATE_NS)
 
     def _measured(self, again: _Again, period: Period) -> Iterator[tuple[int, Any]]:
         for each in _up_to(self._joints, _stamp(period.values, "joints_stamp")):
