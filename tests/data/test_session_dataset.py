@@ -28,7 +28,7 @@ from session_messages import (
 
 from vla_rl.cli import main
 from vla_rl.data import writers
-from vla_rl.data.cache import open_numbers
+from vla_rl.data.cache import build, open_numbers
 from vla_rl.data.dataset import open_dataset
 from vla_rl.data.features import FeatureTable
 from vla_rl.data.inspect import check
@@ -98,6 +98,43 @@ def converted(root, **more):
     play(recorder, **{"periods": 30, **more})
     recorder.close()
     return convert(SessionFolder(root).episodes()[-1], SPEC, ["front"])
+
+
+def jpeg(keep):
+    """A JPEG of which so many bytes have come."""
+    file = cv2.imencode(".jpg", np.zeros((24, 24, 3), np.uint8))[1][:keep]
+    return cdr.make(cdr.COMPRESSED, header=cdr.header(START + 5 * PERIOD + 1), format="jpeg", data=file.reshape(-1))
+
+
+def grey():
+    header, data = cdr.header(START + 5 * PERIOD + 1), np.zeros(24 * 24, np.uint8)
+    return cdr.make(cdr.IMAGE, header=header, height=24, width=24, encoding="mono8", is_bigendian=0, step=24, data=data)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "picture"),
+    [
+        ("compressed", cdr.COMPRESSED, jpeg(200)),
+        ("compressed", cdr.COMPRESSED, jpeg(0)),
+        ("image_raw", cdr.IMAGE, grey()),
+    ],
+    ids=["cut off", "empty", "grey"],
+)
+def test_a_picture_that_is_none_costs_no_row_and_spoils_no_data_set(tmp_path, monkeypatch, name, kind, picture):
+    monkeypatch.setenv("VLA_RL_CACHE", str(tmp_path / "cache"))
+    recorder, glitch = Recorder(open_session(tmp_path / "s")), []
+
+    def who(t):
+        if t == 5:
+            glitch.append(message(f"camera/front/{name}", kind, cdr.encode(picture, kind)))
+            at(recorder, glitch[-1], t)
+        return POLICY, AUTONOMOUS
+
+    play(recorder, 10, who=who)
+    recorder.close()
+    assert len(glitch) == 1
+    cache = build(dataset_of(tmp_path / "s"))
+    assert len(cache) == 10
 
 
 def test_what_a_stranger_calls_a_chunk_costs_no_episode(tmp_path):

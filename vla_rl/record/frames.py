@@ -11,8 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from vla_rl.observe.encoded import Encoded
 from vla_rl.record import cdr
 
+_ENDS, _TAIL = (b"\xff\xd9", b"IEND"), 4096  # of JPEG and PNG; some cameras pad behind it
 KEEP = ("auto", "png", "jpeg", "raw")
 
 
@@ -63,6 +65,18 @@ def file_of(data: bytes, kind: str) -> bytes:
     if kind == cdr.COMPRESSED:
         return bytes(message.data)
     return bytes(_file(_bgr(message), ".png"))
+
+
+def whole(data: bytes, kind: str) -> bool:
+    """Whether a kept frame is a whole picture, by its head and its end: cameras cut pictures short now and then."""
+    try:
+        message = cdr.decode(data, kind)
+        if kind == cdr.IMAGE:
+            return len(_bgr(message)) > 0
+        file = bytes(message.data)
+        return min(Encoded(file).size) > 0 and any(end in file[-_TAIL:] for end in _ENDS)
+    except ValueError:
+        return False
 
 
 def lossless(data: bytes, kind: str) -> bool:

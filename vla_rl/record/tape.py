@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from vla_rl.observe.instruction import clean
 from vla_rl.record import cdr
+from vla_rl.record.frames import whole
 from vla_rl.record.mcap_file import Entry, Messages, read
 from vla_rl.types import Array, Mode, Source
 
@@ -180,6 +181,9 @@ class Tape:
     def _take(self, entry: Entry, names: Sequence[str], messages: Messages) -> None:
         camera = entry.topic.split("/")[1] if entry.topic.startswith(_CAMERA) else ""
         if camera and entry.kind in (cdr.IMAGE, cdr.COMPRESSED):
+            if not whole(entry.data, entry.kind):
+                self.unread[entry.topic] += 1
+                return
             frame = Frame(cdr.stamp_ns(entry.data), entry.log_ns, entry.kind, partial(messages, entry.place))
             self.frames.setdefault(camera, []).append(frame)
             return
@@ -256,7 +260,8 @@ def _seen(tape: Tape, entry: Entry, message: Any, names: Sequence[str]) -> None:
         past.setdefault(int(before), {})[stream] = v[name]
     known = np.array(joints) if len(joints) == len(names) else None
     earlier = tuple(past[before] for before in sorted(past, reverse=True))
-    seen = Seen(stamp, round(v["seed"]), features if len(features) else None, known, ages, earlier)
+    seed = int(np.int64(round(v["seed"])))  # what no draw can have had is refused
+    seen = Seen(stamp, seed, features if len(features) else None, known, ages, earlier)
     tape.seen.setdefault(stamp, seen)  # of another instruction for the same observation: steering refuses that set
 
 
