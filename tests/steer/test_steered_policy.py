@@ -77,6 +77,16 @@ def test_select_action_walks_through_the_chosen_chunk_as_far_as_the_critic_saw(p
     assert not policy._actions
 
 
+def test_a_chunk_answers_the_observation_that_it_is_asked_for_and_none_before_it(paired):
+    policy, seen = SteeredPolicy.from_pretrained(paired), batch()
+    elsewhere = {**seen, "observation.state": seen["observation.state"] + 50.0}
+    policy.select_action(seen)
+    after = policy.predict_action_chunk(elsewhere)  # relative to the state: 50 degrees further
+    fresh = SteeredPolicy.from_pretrained(paired)
+    fresh._decisions = 2
+    torch.testing.assert_close(after, fresh.predict_action_chunk(elsewhere))
+
+
 def test_it_is_saved_and_loaded_as_a_whole(paired, tmp_path):
     SteeredPolicy.from_pretrained(paired).save_pretrained(tmp_path / "copy")
     copy = SteeredPolicy.from_pretrained(tmp_path / "copy")

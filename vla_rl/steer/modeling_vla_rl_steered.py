@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -103,8 +103,7 @@ class SteeredPolicy(PreTrainedPolicy):
 
     def predict_action_chunk(self, batch: Batch, **_: Any) -> Tensor:
         """The chosen chunk of each observation, (B, H, A), in the data set's units."""
-        chunks = [answer.chunk for answer in self.answers(batch)]
-        return torch.from_numpy(np.stack(chunks)).to(str(self.config.device))
+        return self._chunks(self.answers(batch))
 
     def select_action(self, batch: Batch, **_: Any) -> Tensor:
         """The next action (B, A), from a chunk of which `n_action_steps` are executed before the next is asked for."""
@@ -113,16 +112,23 @@ class SteeredPolicy(PreTrainedPolicy):
         for seen, row in zip(self._seen, rows, strict=True):
             seen.append(row)
         if not self._actions:
-            chunk = self.predict_action_chunk(batch)
+            chunk = self._chunks(self._answered([list(seen) for seen in self._seen], batch))
             self._actions.extend(chunk[:, : self.config.n_action_steps].unbind(1))
         return self._actions.popleft()
 
     def answers(self, batch: Batch) -> list[Answer]:
-        """What the pair answers to each of B observations, with all candidates and their values."""
-        rows = self._columns(batch)
-        tasks = batch.get("task") or [""] * len(rows)
-        histories = [list(seen) for seen in self._seen] if len(self._seen) == len(rows) else [[row] for row in rows]
+        """What the pair answers to each of B observations, with all candidates and their values.
+
+        They are looked at by themselves: only `select_action` knows what came before.
+        """
+        return self._answered([[row] for row in self._columns(batch)], batch)
+
+    def _answered(self, histories: Sequence[list[Columns]], batch: Batch) -> list[Answer]:
+        tasks = batch.get("task") or [""] * len(histories)
         return [self._answer(history, task) for history, task in zip(histories, tasks, strict=True)]
+
+    def _chunks(self, answers: Sequence[Answer]) -> Tensor:
+        return torch.from_numpy(np.stack([answer.chunk for answer in answers])).to(str(self.config.device))
 
     def _answer(self, history: list[Columns], task: str) -> Answer:
         self._decisions += 1
