@@ -15,7 +15,9 @@ NAMES = arm_spec("so101").lerobot_action_spec.names
 CARD = {"policy_type": "vla_rl", "data": [], "algorithm": "monte_carlo", "steps": 1}
 
 
-def save(folder: Path, *, report: str = "", features: int = 8, fingerprint: str = "", eyes=None, **changes) -> Path:
+def save(
+    folder: Path, *, report: str = "", features: int = 8, fingerprint: str = "", eyes=None, names=NAMES, **changes
+) -> Path:
     """A critic's folder; features, states and chunks are standard normal (degrees) in its training data."""
     options = {"feature_dim": features, "state_dim": 6, "action_dim": 6, "window": 4, "low": 0.0, "high": 1.0}
     options |= {"width": 32, "encoder": "own" if eyes else "policy"}
@@ -29,7 +31,7 @@ def save(folder: Path, *, report: str = "", features: int = 8, fingerprint: str 
         folder,
         critic,
         None,
-        CARD | {"policy_fingerprint": fingerprint, "names": list(NAMES[: critic.config.action_dim])},
+        CARD | {"policy_fingerprint": fingerprint, "names": list(names[: critic.config.action_dim])},
         eyes,
     )
     if report:

@@ -8,15 +8,20 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from steer_critics import save
+from steer_critics import NAMES, save
 
 from vla_rl.bench.policy import default_policy
 from vla_rl.policy.folder import fingerprint
+from vla_rl.policy.served import load_served
+from vla_rl.steer.choose import ChooserConfig
+from vla_rl.steer.critic import LoadedCritic
 from vla_rl.steer.modeling_vla_rl_steered import SteeredPolicy, pair
+from vla_rl.steer.steered import Steered
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -113,6 +118,17 @@ REFUSED = {
     "no candidate": ({"candidates": 0, "selector": "first"}, None, "candidates must be at least 1, got 0"),
     "a critic of another policy": ({}, {"fingerprint": "f" * 64}, "policy f{12} in the critic, .* in the policy"),
     "a critic of fewer joints": ({}, {"action_dim": 5}, "action size 5 in the critic, 6 in the policy"),
+    "a critic of the same joints in another order": (
+        {},
+        {"names": NAMES[::-1]},
+        r"action names \['gripper.pos', .* in the critic, \['shoulder_pan.pos', .* in the policy",
+    ),
+    "a critic of another state": ({}, {"state_dim": 5}, "state size 5 in the critic, 6 in the policy"),
+    "fewer actions executed than are valued": (
+        {"n_action_steps": 3},
+        {},
+        "actions executed of a chunk 8 in the critic, 3 in the policy",
+    ),
     "a critic of longer chunks": ({}, {"window": 17}, "chunks of 17 actions or more in the critic, 16 in the policy"),
     "a critic that failed its report": ({}, {"report": "fail"}, "failed its report .rank correlation 0.02"),
     "one critic alone with lcb": ({}, {"ensemble": 1}, "'lcb' needs an ensemble of at least 2 critics, this one has 1"),
@@ -126,6 +142,14 @@ def test_what_does_not_fit_is_refused_in_one_line_and_leaves_nothing(options, cr
         pair(parts[0], folder, tmp_path / "out", **options)
     assert len(str(refused.value).splitlines()) == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_a_critic_that_looks_at_more_than_the_policy_is_refused_before_it_meets_an_observation(parts, tmp_path):
+    served, critic = load_served(parts[0]), LoadedCritic.load(save(tmp_path / "critic", features=128, eyes=parts[0]))
+    seen = {key: feature for key, feature in served.config.input_features.items() if "wrist" not in key}
+    served.config = SimpleNamespace(**{**vars(served.config), "type": served.config.type, "input_features": seen})
+    with pytest.raises(ValueError, match=r"looks at observation\.images\.wrist, which the policy is not given"):
+        Steered(served, critic, ChooserConfig(selector="argmax"), 2)
 
 
 def test_a_failed_report_can_be_overruled(parts, tmp_path):

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vla_rl.policy.inputs import Columns
-from vla_rl.policy.served import Served
+from vla_rl.policy.served import Served, action_names
 
 Chunks = NDArray[np.float32]
 
@@ -113,5 +113,4 @@ def perturbed(served: Served, config: PerturbConfig, grippers: Sequence[bool] = 
         return served
     if served.deterministic and config.draws > 1:
         raise ValueError(f"this policy always answers the same: 1 draw is enough, not {config.draws}")
-    names = getattr(served.config, "action_names", None) or getattr(served.config, "action_feature_names", None) or ()
-    return Perturbed(served, config, grippers or ["gripper" in name for name in names])
+    return Perturbed(served, config, grippers or ["gripper" in name for name in action_names(served.config)])

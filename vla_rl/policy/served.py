@@ -76,6 +76,12 @@ def chunk_length(config: Any) -> int:
     return int(getattr(config, length, config.n_action_steps))
 
 
+def action_names(config: Any) -> list[str]:
+    """What a policy, ours or one of LeRobot's, calls its actions; empty where it does not name them."""
+    names = getattr(config, "action_names", None) or getattr(config, "action_feature_names", None) or ()
+    return [str(name) for name in names]
+
+
 class OwnPolicy:
     """Ours: the backbone runs once, K chunks are one batch of the head."""
 

@@ -55,7 +55,8 @@ class SteeredPolicy(PreTrainedPolicy):
         critic = None
         if config.selector not in BLIND:
             critic = LoadedCritic.load(folder / CRITIC, device, trusted=config.trust_critic)
-        self._steered = Steered(served, critic, config.chooser, config.candidates, fingerprint(folder / POLICY))
+        mark, executed = fingerprint(folder / POLICY), config.n_action_steps
+        self._steered = Steered(served, critic, config.chooser, config.candidates, mark, executed)
         self._decisions = 0
         self.reset()
 

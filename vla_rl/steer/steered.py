@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vla_rl.policy.configuration_vla_rl import ACTION, STATE
 from vla_rl.policy.inputs import Columns
-from vla_rl.policy.served import Served, chunk_length
+from vla_rl.policy.served import Served, action_names, chunk_length
 from vla_rl.steer.choose import Chooser, ChooserConfig
 from vla_rl.steer.critic import LoadedCritic
 from vla_rl.steer.selectors import Choice
@@ -43,21 +44,27 @@ class Steered:
         config: how is chosen.
         k: candidates.
         fingerprint: of the policy's weights, "" where unknown.
+        executed: actions of a chunk that will be executed, 0 where nobody knows.
 
     Raises:
         ValueError: critic, policy and selector do not fit, in one line.
     """
 
     def __init__(
-        self, served: Served, critic: LoadedCritic | None, config: ChooserConfig, k: int, fingerprint: str = ""
+        self,
+        served: Served,
+        critic: LoadedCritic | None,
+        config: ChooserConfig,
+        k: int,
+        fingerprint: str = "",
+        executed: int = 0,
     ) -> None:
         if k < 1:
             raise ValueError(f"candidates must be at least 1, got {k}")
         self._served, self._critic, self._k = served, critic, k
         self._chooser = Chooser(config, critic)
         if critic is not None:
-            action, horizon = int(served.config.output_features[ACTION].shape[0]), chunk_length(served.config)
-            critic.require_fit(policy_fingerprint=fingerprint or None, action_dim=action, horizon=horizon)
+            _require_fit(critic, served.config, fingerprint, executed)
 
     def answer(
         self, history: Sequence[Columns], task: str, seed: int, previous: NDArray[np.float32] | None = None
@@ -95,3 +102,21 @@ class Steered:
             features[None], None if state is None else state[None], chunks[None], self._chooser.tau
         )
         return values[:, 0], float(self._critic.distance(features[None])[0])
+
+
+def _require_fit(critic: LoadedCritic, policy: Any, fingerprint: str, executed: int) -> None:
+    """Raise ValueError where a critic values other actions than the policy's, or looks at what that is not given."""
+    seen = policy.input_features
+    critic.require_fit(
+        policy_fingerprint=fingerprint or None,
+        state_dim=int(seen[STATE].shape[0]) if STATE in seen else 0,
+        action_dim=int(policy.output_features[ACTION].shape[0]),
+        names=action_names(policy) or None,
+        horizon=chunk_length(policy),
+        window=executed or None,
+    )
+    if critic.eyes is not None and (missing := sorted(set(critic.eyes.input_features) - set(seen))):
+        raise ValueError(
+            f"the critic's encoder looks at {', '.join(missing)}, which the policy is not given; it is given: "
+            f"{', '.join(sorted(seen))}"
+        )
