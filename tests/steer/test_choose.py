@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 from vla_rl.steer.abstain import abstention
 from vla_rl.steer.choose import Chooser, ChooserConfig
 from vla_rl.steer.medoid import weighted_medoid
-from vla_rl.steer.selectors import SELECTORS, SelectorOptions, make_selector, select, worth
+from vla_rl.steer.selectors import BLIND, SELECTORS, SelectorOptions, make_selector, select, worth
 from vla_rl.value import aggregate
 
 BY_VALUE = ("argmax", "softmax", "lcb", "quantile", "weighted")
@@ -93,6 +93,15 @@ def test_candidates_or_values_that_are_not_finite_are_never_chosen(selector):
 def test_where_nothing_is_finite_nothing_is_chosen(selector):
     chunks = np.full((3, 4, 2), np.nan)
     assert chooser(selector).choose(chunks, np.zeros((3, 3)), None, np.random.default_rng(0)) is None
+
+
+@pytest.mark.parametrize("selector", BLIND)
+def test_rules_that_read_no_values_choose_the_same_whatever_a_critic_says_and_when(selector):
+    """A control arm is one only where the critic beside it has no say: neither by being late nor by its nonsense."""
+    chunks, alone = spread_out(8), Chooser(ChooserConfig(selector=selector))
+    wanted = alone.choose(chunks, None, None, np.random.default_rng(0))
+    for values in (np.zeros((3, 8)), np.zeros((3, 3)), np.full((3, 8), np.nan)):
+        assert chooser(selector).choose(chunks, values, None, np.random.default_rng(0)) == wanted
 
 
 @pytest.mark.parametrize("selector", BY_VALUE)

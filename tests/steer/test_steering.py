@@ -216,6 +216,13 @@ def test_one_set_is_enough_to_know_how_fast_a_critic_is(first_slice):
     assert first_slice(60) == 20
 
 
+def test_a_rule_that_needs_no_critic_gives_its_own_reason_when_one_is_late():
+    found = draw()
+    alone = steering(selector="medoid").decide(found)
+    late = steering(Scripted(np.zeros((2, 8)), seconds=0.3), selector="medoid", deadline_s=0.01).decide(found)
+    assert (late.index, late.reason) == (alone.index, alone.reason)
+
+
 def test_a_critic_that_hangs_means_the_first_candidate_in_time_and_again_and_again(highest):
     stuck = threading.Event()
     critic = Scripted(lambda context, chunks: stuck.wait(20) and np.zeros((1, len(chunks))))

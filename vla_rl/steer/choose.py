@@ -90,14 +90,16 @@ class Chooser:
         Returns:
             The choice; None where no candidate is finite.
         """
-        if values is None and not self._blind:
+        if self._blind:  # a critic that is late, or says what is not finite, is no reason to choose otherwise
+            return select(self._rule, chunks, None, previous, rng)
+        if values is None:
             usable = select(make_selector("first"), chunks, None, previous, rng)
             return usable and Choice(usable.index, "first: no value")
         choice = select(self._rule, chunks, values, previous, rng)
-        if choice is None or self._blind:
-            return choice
+        if choice is None:
+            return None
         base = int(np.isfinite(chunks).all((1, 2)).argmax())
-        judged = values if values is not None and _knows(values, base) and _knows(values, choice.index) else None
+        judged = values if _knows(values, base) and _knows(values, choice.index) else None
         why = abstention(self.config, judged, choice.index, base, distance)
         return Choice(base, SAYS[why], why) if why else choice
 

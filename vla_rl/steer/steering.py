@@ -11,7 +11,7 @@ import numpy as np
 
 from vla_rl.steer.choose import Chooser, ChooserConfig
 from vla_rl.steer.scorer import Critic, Scorer, Scores
-from vla_rl.steer.selectors import Choice
+from vla_rl.steer.selectors import BLIND, Choice
 from vla_rl.types import ActionChunk, ActionKind, Array, Candidates
 
 TROUBLE = {
@@ -203,7 +203,8 @@ class Steering:
         chunks = np.where(finite[:, None, None], chunks, np.nan)
         if scores is None:
             choice = self._chooser.choose(chunks, None, previous, rng)
-            return replace(choice, reason="first: critic late") if choice and self._scorer else choice
+            missed = self._scorer is not None and self.config.selector not in BLIND
+            return replace(choice, reason="first: critic late") if choice and missed else choice
         if not np.isfinite(scores.values).all():
             self.counts["values_not_finite"] += 1
         return self._chooser.choose(chunks, scores.values, previous, rng, scores.distance)
