@@ -163,6 +163,17 @@ def test_a_critic_is_judged_where_it_is_asked_to_be_and_not_where_it_was_trained
     assert [config.device for config in trained_elsewhere] == ["cpu"]
 
 
+@pytest.mark.parametrize(("recorded", "asked"), [(4, (1.0, 4)), (1, (0.0, 8)), (16, (1.0, 8))])
+def test_rollouts_with_few_candidates_are_judged_by_those_they_have(trained_elsewhere, monkeypatch, recorded, asked):
+    """One chunk a decision is nothing to compare; eight are what a training asks for, and a report by default."""
+    table = SimpleNamespace(chunks=np.zeros((5, recorded, 8, 2), np.float32))
+    monkeypatch.setattr(critic_report, "fingerprint_of", lambda dataset: "as it was")
+    monkeypatch.setattr(critic_report, "read_candidates", lambda root: table)
+    with pytest.raises(ValueError, match=r"^read$"):
+        held_decisions("critic", (), "", 10, np.random.default_rng(0))
+    assert [(config.rank, config.candidates) for config in trained_elsewhere] == [asked]
+
+
 def test_a_calibrated_critic_has_no_error_and_a_shifted_one_its_shift():
     returns = np.linspace(0, 2, 100)
     assert calibration(returns, returns)["calibration_error"] == pytest.approx(0.0)

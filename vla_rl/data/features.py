@@ -138,7 +138,10 @@ class FeatureStore:
         recorded = None if draw else read_candidates(Path(self.cache.source))
         if recorded is not None:
             if recorded.chunks.shape[1] < k:
-                raise ValueError(f"{self.cache.source} has {recorded.chunks.shape[1]} candidates a decision, not {k}")
+                raise ValueError(
+                    f"{self.cache.source} has {recorded.chunks.shape[1]} candidates a decision, not {k}: take no more "
+                    "than it has (--candidates)"
+                )
             return recorded.first(k)
 
         def draw_some(rows: NDArray[np.int64]) -> Tensor:

@@ -160,10 +160,22 @@ def _with_encoder(config: CriticRunConfig, folder: Path, card: Mapping[str, Any]
 
 
 def _with_candidates(config: CriticRunConfig, policy: str) -> CriticRunConfig:
-    """With the chunks of the policy to be steered, where that does not change which episodes were held out."""
+    """With the chunks of the policy to be steered, where that does not change which episodes were held out.
+
+    Where fewer chunks a decision were recorded than a training would ask for, it is judged by those there are.
+    """
     if ALGORITHMS[config.algo].needs_candidates:
         return config
-    return replace(config, rank=1.0, drawn_by=policy or config.drawn_by)
+    recorded = [table.chunks.shape[1] for table in _recorded(config) if table is not None]
+    count = min([config.candidates, *recorded])
+    if count < 2:
+        return config
+    return replace(config, rank=1.0, candidates=count, drawn_by=policy or config.drawn_by)
+
+
+def _recorded(config: CriticRunConfig) -> list[CandidateTable | None]:
+    """The candidates on record of every data set, None where there are none or others are to be drawn."""
+    return [None if config.draw else read_candidates(Path(root)) for root in config.data]
 
 
 def _decisions(
@@ -196,7 +208,7 @@ def _policy_chunks(
     config: CriticRunConfig, data: ChunkTransitions, rows: NDArray[np.int64]
 ) -> NDArray[np.float32] | None:
     """What was drawn and not executed at these rows, (B, K - 1, h, A), nan where nothing was; None without any."""
-    tables = [None if config.draw else read_candidates(Path(root)) for root in config.data]
+    tables = _recorded(config)
     drawn = [table.chunks for table in tables if table is not None]
     k = min((chunks.shape[1] for chunks in drawn), default=0)
     if k < 2:
