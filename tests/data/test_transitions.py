@@ -290,6 +290,16 @@ def test_candidates_that_no_transition_leads_to_are_named_and_not_left_to_termin
     assert len(ChunkTransitions.from_arrays(window=8, gamma=GAMMA, ends="pad", need="both", **data)) == 6
 
 
+def test_a_stride_that_does_not_divide_the_window_is_named_and_does_not_leave_terminals_alone():
+    """Encoded at every 5th step, and a window of 4: TD would learn from the last chunk of successes, and no other."""
+    known = np.arange(0, 40, 5)
+    data = recorded([20, 20], terminal=[0, 1], feature_rows=known)
+    data["features"] = data["features"][known]
+    with pytest.raises(ValueError, match="features are known at no two observations that lie 4 steps apart"):
+        ChunkTransitions.from_arrays(window=4, gamma=GAMMA, ends="pad", **data)
+    assert len(ChunkTransitions.from_arrays(window=5, gamma=GAMMA, ends="pad", **data)) == 8
+
+
 def test_candidates_of_several_policies_are_cut_to_what_all_have_and_not_below_the_window():
     """Chunks of one policy have 8 actions, of the other 5: a critic reads the first of them."""
     sets = [

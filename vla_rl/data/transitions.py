@@ -163,8 +163,8 @@ class ChunkTransitions:
         starts: rows at which a transition starts, (len,), ascending, counted through all sets.
 
     Raises:
-        ValueError: sets do not fit together, no start is left (or none but terminals, for want of candidates), or
-            candidates were asked for that no set has.
+        ValueError: sets do not fit together, no start is left (or none but terminals, for want of features or
+            candidates between them), or candidates were asked for that no set has.
     """
 
     def __init__(
@@ -180,8 +180,7 @@ class ChunkTransitions:
         self._offsets = np.cumsum([0, *(len(each) for each in self.sets)])
         self._load()
         self._cut = _cut(self.sets, self._slots, config)
-        if config.candidates in ("next", "both"):
-            self._require_lasting()
+        self._require_lasting()
         self.starts = np.flatnonzero(self._cut.usable)
         if not len(self.starts):
             raise ValueError(
@@ -192,15 +191,19 @@ class ChunkTransitions:
         self._shares = _shares([1.0] if mix is None else mix, self._usable)
 
     def _require_lasting(self) -> None:
-        """Raise ValueError where the need of candidates leaves terminals alone: nothing could be bootstrapped."""
-        bare = _cut(self.sets, self._slots, replace(self.config, candidates=""))
-        lasting, left = (bool((cut.usable & (cut.discount > 0)).any()) for cut in (bare, self._cut))
-        if lasting and not left:
-            n = self.config.n_step or self.config.window
+        """Raise ValueError where gaps in features or candidates leave terminals alone: nothing is bootstrapped."""
+        bare, n = replace(self.config, candidates=""), self.config.n_step or self.config.window
+        if _lasts(self._cut) or not _lasts(_cut(self.sets, self._slots, bare, everywhere=True), n):
+            return
+        if not _lasts(_cut(self.sets, self._slots, bare)):
             raise ValueError(
-                f"candidates were drawn at no two observations that lie {n} steps apart, terminals at most are left: "
-                "take a window (or n_step) that is a multiple of the steps between two decisions of the rollouts"
+                f"features are known at no two observations that lie {n} steps apart, terminals at most are left: take "
+                "a stride that divides the window (or n_step)"
             )
+        raise ValueError(
+            f"candidates were drawn at no two observations that lie {n} steps apart, terminals at most are left: "
+            "take a window (or n_step) that is a multiple of the steps between two decisions of the rollouts"
+        )
 
     def _load(self) -> None:
         """Tables over all sets: numbers in memory, features and candidates where they are."""
@@ -307,11 +310,11 @@ class ChunkTransitions:
         return found
 
 
-def _cut(sets: Sequence[Trajectories], slots: Rows, config: TransitionConfig) -> _Cut:
-    """Make every row the start of a transition."""
+def _cut(sets: Sequence[Trajectories], slots: Rows, config: TransitionConfig, everywhere: bool = False) -> _Cut:
+    """Make every row the start of a transition; `everywhere` as if the features of all of them were known."""
     ends = np.concatenate([each.segment_ends() + o for each, o in zip(sets, _offsets(sets), strict=True)])
     reward, done, kept = (np.concatenate([getattr(e, n) for e in sets]) for n in ("reward", "done", "kept"))
-    known = np.concatenate([each.feature_slot >= 0 for each in sets])
+    known = np.concatenate([(each.feature_slot >= 0) | everywhere for each in sets])
     rows, n = np.arange(len(ends)), config.n_step or config.window
     left = ends - rows
     terminal = done[ends - 1] & (left <= n)
@@ -327,6 +330,11 @@ def _cut(sets: Sequence[Trajectories], slots: Rows, config: TransitionConfig) ->
     if config.candidates in ("next", "both"):
         usable &= terminal | (slots[following] >= 0)
     return _Cut(steps, ends, total.astype(np.float32), discount.astype(np.float32), following, usable)
+
+
+def _lasts(cut: _Cut, least: int = 1) -> bool:
+    """Whether any transition leads on, by so many steps at least."""
+    return bool((cut.usable & (cut.discount > 0) & (cut.steps >= least)).any())
 
 
 def _offsets(sets: Sequence[Trajectories]) -> list[int]:
