@@ -1,9 +1,12 @@
 """The critics' losses as formulas, each against arithmetic done by hand or its defining property."""
 
 import math
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from mdps import World, settings_of, transitions
 
 from vla_rl.learn.calql import calibrated, conservative
 from vla_rl.learn.idql import implicit_weight
@@ -11,6 +14,7 @@ from vla_rl.learn.iql import expectile_loss, expectile_weight
 from vla_rl.learn.ranks import rank_correlation
 from vla_rl.learn.rebrac import actor_loss, distance
 from vla_rl.learn.td import backed_up, best_of_n, follow, frozen, regression, target_network, td_target
+from vla_rl.learn.value import make_algorithm
 from vla_rl.value.aggregate import minimum
 from vla_rl.value.heads import HEADS, make_head
 from vla_rl.value.support import Support
@@ -148,6 +152,18 @@ def test_distance_counts_executed_actions_only():
     a, b = torch.zeros(1, 2, 3), torch.ones(1, 2, 3)
     b[:, 1] = 100.0
     assert float(distance(a, b, torch.tensor([[True, False]]))) == pytest.approx(1.0)
+
+
+def test_rebracs_penalty_in_the_target_is_of_executed_actions_and_not_of_their_padding(tmp_path):
+    line = World((6,), window=2)
+    data = transitions(line.record(), 2, line.goal)
+    settings = settings_of(tmp_path, algo="rebrac", actor_noise=0.0, critic_bc=1.0)
+    rebrac, batch = make_algorithm(settings, data, np.arange(len(data))), data.batch(np.arange(len(data)))
+    assert not batch.next_valid.all()
+    moved = torch.where(batch.next_valid.unsqueeze(-1), batch.next_chunk, 100.0)
+    torch.testing.assert_close(rebrac.following(replace(batch, next_chunk=moved)).value, rebrac.following(batch).value)
+    moved = torch.where(batch.next_valid.unsqueeze(-1), 100.0, batch.next_chunk)
+    assert (rebrac.following(replace(batch, next_chunk=moved)).value < rebrac.following(batch).value).all()
 
 
 def test_targets_follow_by_a_share_and_never_by_gradients():

@@ -42,6 +42,7 @@ class ChunkBatch:
         next_features: (B, D); where the discount is 0 those of the observation itself.
         next_state: (B, S); likewise.
         next_chunk: what was executed from the next observation on, (B, h, A); likewise.
+        next_valid: which of its actions were executed there, (B, h) bool; behind the segment's end none was.
         candidates: chunks that the policy drew at the observation, (B, K, H, A), or None; K and H are the least of all
             sets.
         next_candidates: the same at the next observation, (B, K, H, A), or None.
@@ -62,6 +63,7 @@ class ChunkBatch:
     next_features: Tensor
     next_state: Tensor
     next_chunk: Tensor
+    next_valid: Tensor
     candidates: Tensor | None
     next_candidates: Tensor | None
     mc_return: Tensor | None
@@ -259,17 +261,18 @@ class ChunkTransitions:
     def _gather(self, rows: Rows) -> ChunkBatch:
         """Transitions that start at these rows."""
         cut, need = self._cut, self.config.candidates
-        following = cut.following[rows]
+        following, ahead = cut.following[rows], np.arange(self.config.window)
         return ChunkBatch(
             features=self._features[self._feature_slot[rows]],
             state=torch.from_numpy(self._state[rows]),
             chunk=self._window(rows),
-            valid=torch.from_numpy(np.arange(self.config.window) < cut.steps[rows][:, None]),
+            valid=torch.from_numpy(ahead < cut.steps[rows][:, None]),
             reward=torch.from_numpy(cut.reward[rows]),
             discount=torch.from_numpy(cut.discount[rows]),
             next_features=self._features[self._feature_slot[following]],
             next_state=torch.from_numpy(self._state[following]),
             next_chunk=self._window(following),
+            next_valid=torch.from_numpy(ahead < (cut.end[following] - following)[:, None]),
             candidates=self._drawn(rows) if need in ("some", "here", "both") else None,
             next_candidates=self._drawn(following) if need in ("next", "both") else None,
             mc_return=None if self._mc_return is None else torch.from_numpy(self._mc_return[rows]),

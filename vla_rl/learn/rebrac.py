@@ -96,7 +96,7 @@ class ReBRAC(CriticAlgorithm):
         if self.needs_next_chunk:
             assert batch.next_chunk is not None
             data = critic.chunk.normalize(batch.next_chunk - context.base.squeeze(1))
-            value = value - config.critic_bc * distance(chunk, data)
+            value = value - config.critic_bc * distance(chunk, data, batch.next_valid)
         return Following(out, value)
 
     def policy_loss(self, batch: ChunkBatch) -> Tensor:
