@@ -176,6 +176,21 @@ def test_an_uncertain_reward_backed_up_gives_c51_the_whole_distribution() -> Non
     assert float(head.quantile(probability.log(), 0.25)) == pytest.approx(-1, abs=0.03)
 
 
+@pytest.mark.parametrize("name", ["c51", "quantile"])
+def test_what_two_members_say_is_mixed_and_not_averaged(name: str) -> None:
+    """One is sure of -2, the other of 1: that is a coin, and no return of -0.5."""
+    head = make_head(name, SUPPORT)
+    sure = torch.tensor([[-2.0], [1.0]])  # (N, 1)
+    if name == "c51":
+        out = head.histogram(sure).clamp(min=1e-30).log()
+    else:
+        out = ((sure - head.centre) / head.scale).unsqueeze(-1).expand(2, 1, head.size)
+    coin = head.mixed(out)
+    assert float(head.mean(coin)) == pytest.approx(-0.5, abs=1e-4)
+    assert float(head.variance(coin)) == pytest.approx(1.5**2, rel=0.03)
+    assert float(head.quantile(coin, 0.25)) == pytest.approx(-2.0, abs=0.1)
+
+
 @pytest.mark.parametrize("name", HEADS)
 def test_a_terminal_backs_up_its_reward_alone(name: str) -> None:
     head = make_head(name, SUPPORT)

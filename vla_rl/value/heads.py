@@ -195,6 +195,12 @@ class Quantile(Head):
         return self.atoms(out).mean(-1)
 
     @override
+    def mixed(self, out: Tensor) -> Tensor:
+        """Quantiles of the mixture, not means of quantiles: all N x size in order, every N of them made one."""
+        ordered = out.movedim(0, -1).flatten(-2).sort(-1).values
+        return ordered.unflatten(-1, (self.size, -1)).mean(-1)
+
+    @override
     def variance(self, out: Tensor) -> Tensor:
         return self.atoms(out).var(-1, correction=0)
 
