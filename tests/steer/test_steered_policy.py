@@ -15,6 +15,7 @@ import pytest
 import torch
 from steer_critics import NAMES, save
 
+from vla_rl import cli
 from vla_rl.bench.policy import default_policy
 from vla_rl.policy.folder import fingerprint
 from vla_rl.policy.served import load_served
@@ -112,10 +113,29 @@ def test_a_deterministic_policy_is_perturbed(parts, tmp_path):
     assert len({chunk.tobytes() for chunk in candidates}) == 5
 
 
+def test_a_pair_may_be_guided_while_its_chunks_are_drawn(parts, tmp_path):
+    plain = pair(*parts, tmp_path / "plain", candidates=3, selector="first")
+    guided = pair(*parts, tmp_path / "guided", candidates=3, selector="first", guide="gradient", guide_temperature=0.01)
+    again = SteeredPolicy.from_pretrained(tmp_path / "guided")
+    drawn = [policy.answers(batch(1))[0].candidates for policy in (plain, guided, again)]
+    assert np.abs(drawn[1] - drawn[0]).max() > 1e-3
+    np.testing.assert_array_equal(drawn[2], drawn[1])
+
+
+def test_the_command_pairs_with_what_it_was_told(parts, tmp_path):
+    out = tmp_path / "out"
+    arguments = [str(parts[0]), "--critic", str(parts[1]), "--guide", "fk", "--seed", "5", "--out", str(out)]
+    assert cli.main(["pair", *arguments]) == 0
+    config = SteeredPolicy.from_pretrained(out).config
+    assert (config.guide, config.seed) == ("fk", 5)
+
+
 REFUSED = {
     "a selector that needs a critic": ({"selector": "argmax"}, None, "critic.json"),
     "an unknown selector": ({"selector": "best"}, None, "unknown selector 'best'; there are: first"),
     "no candidate": ({"candidates": 0, "selector": "first"}, None, "candidates must be at least 1, got 0"),
+    "guidance of perturbed draws": ({"guide": "fk", "draws": 1}, {}, "guide goes without draws"),
+    "guidance that there is not": ({"guide": "push"}, {}, "unknown guidance 'push'; there are: fk, gradient"),
     "a critic of another policy": ({}, {"fingerprint": "f" * 64}, "policy f{12} in the critic, .* in the policy"),
     "a critic of fewer joints": ({}, {"action_dim": 5}, "action size 5 in the critic, 6 in the policy"),
     "a critic of the same joints in another order": (

@@ -32,6 +32,6 @@ def run(args: argparse.Namespace) -> Result:
         raise ValueError(f"'{folder}' is a script; there are: {', '.join(build.shipped())}, or a policy's folder")
     from vla_rl.steer.modeling_vla_rl_steered import pair
 
-    pair(folder, critic, args.out, trust_critic=trusted, **asked)
+    pair(folder, critic, args.out, trust_critic=trusted, seed=args.seed, **asked)
     print(f"{args.out}: {args.candidates} candidates, {args.selector}")
     return Result({"out": args.out, "policy": folder, "critic": critic, **asked})

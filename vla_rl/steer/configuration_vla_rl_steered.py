@@ -10,6 +10,7 @@ from lerobot.optim import AdamWConfig
 
 from vla_rl.policy.configuration_vla_rl import ACTION
 from vla_rl.steer.choose import ChooserConfig
+from vla_rl.steer.guided import GuidedConfig
 
 
 @PreTrainedConfig.register_subclass("vla_rl_steered")
@@ -23,6 +24,8 @@ class SteeredConfig(PreTrainedConfig):
         selector, temperature, k, tau, aggregate, margin, novelty: see `ChooserConfig`.
         draws, spread: chunks that the policy draws itself, and the standard deviation of the perturbed others; 0 draws
             all. See `PerturbConfig`.
+        guide, guide_temperature: the critic acts while chunks are drawn: `method` ("" for none) and `temperature` of
+            `GuidedConfig`.
         trust_critic: follow the critic even though its report failed.
         seed: of noise and choice.
     """
@@ -38,6 +41,8 @@ class SteeredConfig(PreTrainedConfig):
     novelty: float = 0.0
     draws: int = 0
     spread: float = 0.1
+    guide: str = ""
+    guide_temperature: float = 0.1
     trust_critic: bool = False
     seed: int = 0
     push_to_hub: bool = False
@@ -48,13 +53,20 @@ class SteeredConfig(PreTrainedConfig):
     def __post_init__(self) -> None:
         """Raise ValueError for a choice that does not exist, with those that do."""
         super().__post_init__()
-        self.chooser  # noqa: B018
+        self.chooser, self.guidance  # noqa: B018
+        if self.guide and self.draws:
+            raise ValueError("guide goes without draws: chunks are drawn under the critic's influence, all of them")
 
     @property
     def chooser(self) -> ChooserConfig:
         """How one candidate is chosen."""
         names = ("selector", "temperature", "k", "tau", "aggregate", "margin", "novelty")
         return ChooserConfig(**{name: getattr(self, name) for name in names})
+
+    @property
+    def guidance(self) -> GuidedConfig | None:
+        """How the critic acts while chunks are drawn, None where it compares them only."""
+        return GuidedConfig(self.guide, self.guide_temperature) if self.guide else None
 
     @property
     def observation_delta_indices(self) -> list[int]:

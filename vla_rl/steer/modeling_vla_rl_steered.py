@@ -21,6 +21,7 @@ from vla_rl.policy.perturb import PerturbConfig, perturbed
 from vla_rl.policy.served import load_served
 from vla_rl.steer.configuration_vla_rl_steered import SteeredConfig
 from vla_rl.steer.critic import LoadedCritic
+from vla_rl.steer.guided import Guided
 from vla_rl.steer.processor_vla_rl_steered import make_vla_rl_steered_pre_post_processors
 from vla_rl.steer.selectors import BLIND
 from vla_rl.steer.steered import Answer, Steered
@@ -51,10 +52,13 @@ class SteeredPolicy(PreTrainedPolicy):
             )
         self.config: SteeredConfig = config
         self._folder, device = folder, choose_device(str(config.device))
-        served = perturbed(load_served(folder / POLICY, device), PerturbConfig(config.draws, config.spread))
-        critic = None
-        if config.selector not in BLIND:
+        served, critic = load_served(folder / POLICY, device), None
+        if config.selector not in BLIND or config.guidance:
             critic = LoadedCritic.load(folder / CRITIC, device, trusted=config.trust_critic)
+        if config.guidance and critic is not None:
+            served = Guided(served, critic, config.guidance)
+        else:
+            served = perturbed(served, PerturbConfig(config.draws, config.spread))
         mark, executed = fingerprint(folder / POLICY), config.n_action_steps
         self._steered = Steered(served, critic, config.chooser, config.candidates, mark, executed)
         self._decisions = 0
