@@ -155,6 +155,43 @@ BAD = {
         1,
         "add --graph, or give --ensemble",
     ),
+    "a number that the rule does not read": (
+        ("eval", "--policy", "weak", "--task", "lift", "--selector", "medoid", "--margin", "1"),
+        1,
+        "--selector medoid does not read --margin; it reads: none",
+    ),
+    "a number of another rule": (
+        (
+            "eval",
+            "--policy",
+            "weak",
+            "--task",
+            "lift",
+            "--critic",
+            "tabletop",
+            "--selector",
+            "lcb",
+            "--temperature",
+            "1",
+        ),
+        1,
+        "--selector lcb does not read --temperature; it reads: --k, --margin, --novelty",
+    ),
+    "spread without draws": (
+        ("eval", "--policy", "weak", "--task", "lift", "--spread", "0.3"),
+        1,
+        "--spread is of --draws: add that",
+    ),
+    "an audit's flag without an audit": (
+        ("eval", "--policy", "weak", "--task", "lift", "--follow", "oracle", "--continuations", "4"),
+        1,
+        "--continuations, --follow only with --critic-audit",
+    ),
+    "a curve without a report": (
+        ("eval", "--policy", "weak", "--task", "lift", "--curve", "1,8"),
+        1,
+        "--curve only with --critic-report",
+    ),
     "what the graph decides": (
         ("eval", "--graph", "--policy", "weak", "--task", "lift", "--max-steps", "9", "--instruction", "lift it"),
         1,

@@ -22,7 +22,7 @@ import argparse
 import json
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -36,6 +36,10 @@ if TYPE_CHECKING:
     from vla_rl.rollout.audit import AuditConfig
 
 _IN_PROCESS = {"max_steps": 0, "instruction": "", "env_kwargs": "{}"}  # of flags that mean nothing to a graph
+_PART_OF = {  # flags that mean nothing without another one
+    "critic_audit": {"audit_stride": 2, "continuations": 1, "follow": "chosen"},
+    "critic_report": {"data": [], "curve": ""},
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -94,6 +98,9 @@ def run(args: argparse.Namespace) -> Result:
     """Evaluate, compare, write the report, and say what came of it."""
     from vla_rl.rollout.evaluate import REPORT
 
+    for whole, parts in _PART_OF.items():
+        if not getattr(args, whole) and (idle := _flags(args, parts)):
+            raise ValueError(f"{idle} only with {_flag(whole)}: add that, or leave out")
     if args.critic_report:
         return critic.run(args, _evaluate)
     if args.joining and not args.graph:
@@ -110,6 +117,15 @@ def run(args: argparse.Namespace) -> Result:
     if args.out:
         print(f"report: {Path(args.out) / REPORT}")
     return Result(result)
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _flags(args: argparse.Namespace, defaults: Mapping[str, Any]) -> str:
+    """Those of some flags that do not have their defaults, for a message."""
+    return ", ".join(_flag(name) for name, default in defaults.items() if getattr(args, name) != default)
 
 
 def _evaluate(args: argparse.Namespace, name: str, out: Path | None) -> dict[str, Any]:
@@ -138,10 +154,8 @@ def _evaluate_graph(args: argparse.Namespace, name: str, out: Path | None) -> di
         raise ValueError(
             "with --graph the policy plans as often as it can: give --joining, not --ensemble or --steps-per-chunk"
         )
-    if alien := [f"--{n.replace('_', '-')}" for n, default in _IN_PROCESS.items() if getattr(args, n) != default]:
-        raise ValueError(
-            f"--graph plays our own tasks to their own end, in their own words: leave out {', '.join(alien)}"
-        )
+    if alien := _flags(args, _IN_PROCESS):
+        raise ValueError(f"--graph plays our own tasks to their own end, in their own words: leave out {alien}")
     if given := sorted(steering.tuned(args)):
         raise ValueError(f"--graph takes the selector's defaults: leave out --{', --'.join(given)}")
     env = build.fit_env(where.env_config(args), build.check_policy(name))

@@ -18,7 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--selector",
         default="first",
-        help="first (default), random, medoid; with --critic: argmax, softmax, lcb, quantile, weighted",
+        help="first (default), random, medoid, mean; with --critic: argmax, softmax, lcb, quantile, weighted, "
+        "weighted_mean",
     )
     group.add_argument("--draws", type=int, help="candidates that the policy draws, the others are perturbed (0: all)")
     group.add_argument("--spread", type=float, help="size of these perturbations, in spreads of the actions (0.1)")
@@ -26,7 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--guide", help="the critic acts while chunks are drawn: fk (particles) or gradient")
     group.add_argument("--guide-temperature", type=float, help="of --guide, in units of the value (0.1)")
     group.add_argument("--trust-critic", action="store_true", help="follow it even though its report failed")
-    group.add_argument("--temperature", type=float, help="of softmax and weighted, in units of the value (0.1)")
+    group.add_argument(
+        "--temperature", type=float, help="of softmax, weighted and weighted_mean, in units of the value (0.1)"
+    )
     group.add_argument("--k", type=float, help="standard deviations of the ensemble that lcb subtracts (1)")
     group.add_argument("--tau", type=float, help="which lower quantile of the return `quantile` compares (0.1)")
     group.add_argument("--aggregate", choices=("mean", "min"), help="how the other rules join the ensemble (mean)")
@@ -39,7 +42,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def options(args: argparse.Namespace) -> dict[str, Any]:
-    """What `build.plan` takes."""
+    """What `build.plan` takes.
+
+    Raises:
+        ValueError: a number was given that nothing reads.
+    """
+    _require_read(args)
     return {
         "candidates": args.candidates,
         "selector": args.selector,
@@ -47,6 +55,21 @@ def options(args: argparse.Namespace) -> dict[str, Any]:
         "trusted": args.trust_critic,
         **tuned(args),
     }
+
+
+def _require_read(args: argparse.Namespace) -> None:
+    """Raise ValueError for a number that the rule does not read: whoever gave it believes that it counts."""
+    from vla_rl.steer.selectors import SELECTORS, options_of
+
+    for part, whole in (("spread", "draws"), ("guide_temperature", "guide")):
+        if getattr(args, part) is not None and not getattr(args, whole):
+            raise ValueError(f"--{part.replace('_', '-')} is of --{whole}: add that, or leave it out")
+    if args.selector not in SELECTORS:  # which is said, with those there are, where the rule is made
+        return
+    idle = [name for name in _OPTIONS if getattr(args, name) is not None and name not in options_of(args.selector)]
+    if idle:
+        read = ", ".join(f"--{name}" for name in options_of(args.selector)) or "none"
+        raise ValueError(f"--selector {args.selector} does not read --{', --'.join(idle)}; it reads: {read}")
 
 
 def tuned(args: argparse.Namespace) -> dict[str, Any]:

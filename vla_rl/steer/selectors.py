@@ -224,6 +224,12 @@ _OPTIONS: dict[str, tuple[str, ...]] = {
 }
 
 
+def options_of(name: str) -> tuple[str, ...]:
+    """Which of the options of a `ChooserConfig` mean something to a selector."""
+    asked = ("tau",) if name == "quantile" else ()  # of the critic
+    return (*_OPTIONS.get(name, ()), *asked, *(() if name in BLIND else ("margin", "novelty")))
+
+
 def make_selector(name: str, options: SelectorOptions | None = None) -> Selector:
     """A selector by name.
 
