@@ -234,6 +234,19 @@ def test_a_critic_reads_a_policy_of_ours_and_the_same_arms_data(tmp_path, start,
         load_source(CriticRunConfig(data=("set",), policy=str(tmp_path / "mine"), out="out"))
 
 
+def test_a_set_that_says_nothing_of_rewards_has_not_earned_nothing(start, monkeypatch):
+    """Demonstrations of LeRobot's own recorder, beside rollouts with rewards: all of them would count as failures."""
+    unpaid = SimpleNamespace(root="demonstrations", names=lambda column: [], features={"action": {}})
+    monkeypatch.setattr("vla_rl.learn.value.open_dataset", lambda root: unpaid)
+    monkeypatch.setattr("vla_rl.learn.value.load_trajectories", lambda *asked, **more: pytest.fail("was read"))
+    asked = {"data": ("set",), "policy": str(start), "out": "out"}
+    with pytest.raises(ValueError, match=r"demonstrations has no next.reward: make rewards .* --reward TAG"):
+        load_source(CriticRunConfig(**asked, algo="iql"))
+    for told in ({"algo": "iql", "reward": "sparse"}, {"algo": "pvp"}):
+        with pytest.raises(pytest.fail.Exception, match="was read"):
+            load_source(CriticRunConfig(**asked, **told))
+
+
 def test_returns_of_another_discount_are_refused_by_what_learns_from_them(tmp_path, start, monkeypatch):
     """Half of Cal-QL's targets would be discounted one way, and half another."""
     (tmp_path / "meta").mkdir()

@@ -131,6 +131,7 @@ def test_a_set_that_is_held_out_as_a_whole_has_no_share_to_give(tmp_path):
         ({"layer": "last"}, "unknown layer 'last'; there are: pooled"),
         ({"bins": 1}, "2 bins or more, not 1"),
         ({"gamma": 1.5}, "gamma lies in"),
+        ({"algo": "calql"}, "calql needs Monte-Carlo returns: .*dataset reward`, and give their --reward TAG"),
     ],
 )
 def test_a_critic_that_cannot_be_is_refused_before_any_data_is_read(tmp_path, monkeypatch, changes, said):

@@ -96,6 +96,11 @@ def _require_choices(config: CriticRunConfig) -> None:
     names = ("bins", "head", "ensemble", "gamma", "chunk_encoder", "width", "depth", "encoder")
     CriticConfig(1, 0, 1, 1, low=0.0, high=1.0, **{name: getattr(config, name) for name in names})
     check_ensemble(config.aggregate or "mean", config.ensemble)
+    if ALGORITHMS[config.algo].needs_returns and not config.reward:
+        raise ValueError(
+            f"{config.algo} needs Monte-Carlo returns: make them with `vla-rl dataset reward`, and give their "
+            "--reward TAG"
+        )
     if config.layer not in LAYERS:
         raise ValueError(f"unknown layer '{config.layer}'; there are: {', '.join(LAYERS)}")
 
@@ -123,6 +128,7 @@ def load_source(config: CriticRunConfig, progress: bool = False) -> Source:
     sets = []
     for root in config.data:
         _require_actions(open_dataset(root), policy.action_names, config.policy)
+        _require_rewards(open_dataset(root), config)
         _require_discount(root, config)
         with counter(f"reading {Path(root).name}", progress) as show:
             sets.append(load_trajectories(root, folder, reading, device=config.device, progress=show))
@@ -159,6 +165,16 @@ def _require_actions(dataset: Dataset, names: Sequence[str], policy: str) -> Non
     there = dataset.names("action")
     if there and names and there != list(names):
         raise ValueError(f"{dataset.root} has the actions {', '.join(there)}; --policy {policy} has {', '.join(names)}")
+
+
+def _require_rewards(dataset: Dataset, config: CriticRunConfig) -> None:
+    """Raise ValueError where nobody says what a data set earned: it would count as nothing, successes too."""
+    paid = ALGORITHMS[config.algo].limits is None
+    if paid and not config.reward and "next.reward" not in dataset.features:
+        raise ValueError(
+            f"{dataset.root} has no next.reward: make rewards with `vla-rl dataset reward`, for all of --data, and "
+            "give their --reward TAG"
+        )
 
 
 def _require_discount(root: str, config: CriticRunConfig) -> None:
