@@ -16,6 +16,7 @@ from vla_rl.rollout.branches import Branches, Start
 from vla_rl.rollout.evaluate import EvalConfig, evaluate
 from vla_rl.rollout.learned import Plan, load_drawer
 from vla_rl.rollout.statistics import cluster_interval, spearman
+from vla_rl.steer.choose import ChooserConfig
 
 ENV = build.EnvConfig(env="gymnasium:toy_env:toy/Savable-v0", max_steps=12)
 TASK = "toy/Savable-v0"
@@ -60,6 +61,16 @@ def test_every_candidate_of_every_strided_decision_is_executed(checkpoint):
     assert result["audit"]["coverage"] == pytest.approx(len(notes) / result["steering"]["decisions"])
     assert {"oracle_gain_points", "regret_points", "crossed_gain_points"} <= result["audit"].keys()
     assert "ranking_regret_points" not in result["audit"], "there is no critic"
+
+
+def test_a_blend_is_executed_too_and_is_what_was_chosen(checkpoint):
+    """The mean of all candidates is none of them, and need not end as the one that lies nearest to it."""
+    result = measure(checkpoint, AuditConfig(stride=1), chooser=ChooserConfig(selector="mean"))
+    notes = [n for e in result["per_episode"] for n in e["notes"]]
+    assert {(np.shape(n["success"]), np.shape(n["blend"])) for n in notes} == {((4, 1), (1,))}
+    ended = note([[False], [True]], chosen=1) | {"blend": [False]}
+    said = regret.audit([record(ended)])
+    assert (said["success"]["chosen"], said["regret_points"]) == (0.0, 100.0)
 
 
 def test_the_end_of_a_branch_depends_on_nothing_but_its_start(checkpoint):

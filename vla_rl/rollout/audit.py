@@ -55,13 +55,17 @@ class AuditConfig:
 
 @dataclass(frozen=True, eq=False)
 class _Looked:
-    """A decision under audit: its ordinal and step in the episode, what was proposed, and the moment."""
+    """A decision under audit: its ordinal and step in the episode, what was proposed, and the moment.
+
+    `chunks` are all candidates and, where what is executed is none of them, the blend that is, (K or K + 1, H, A).
+    """
 
     slot: int
     decision: int
     step: int
     proposal: Proposal
     saved: Saved
+    chunks: NDArray[np.float32]
 
 
 @dataclass(eq=False)
@@ -99,7 +103,14 @@ class AuditActor:
         """The actor's proposals, those of audited decisions with what came of all candidates."""
         proposals = dict(self.actor.act(frames))
         looked = [
-            _Looked(slot, proposal.chunk, self._steps[slot], proposal, self._worlds[slot].save())
+            _Looked(
+                slot,
+                proposal.chunk,
+                self._steps[slot],
+                proposal,
+                self._worlds[slot].save(),
+                self._chunks(slot, proposal),
+            )
             for slot, proposal in proposals.items()
             if proposal.candidates is not None and proposal.chunk % self.config.stride == 0
         ]
@@ -114,22 +125,27 @@ class AuditActor:
         """Close the branches' worlds."""
         self.branches.close()
 
+    def _chunks(self, slot: int, proposal: Proposal) -> NDArray[np.float32]:
+        """Everything that is to be executed at a decision."""
+        assert proposal.candidates is not None
+        blend = self.actor.blend(slot)
+        return proposal.candidates if blend is None else np.concatenate([proposal.candidates, blend[None]])
+
     def _count(self, looked: _Looked) -> int:
-        assert looked.proposal.candidates is not None
-        return len(looked.proposal.candidates) * self.config.continuations
+        return len(looked.chunks) * self.config.continuations
 
     def _starts(self, looked: _Looked) -> list[Start]:
-        """Every candidate, continuation by continuation."""
-        assert looked.proposal.candidates is not None
+        """Every chunk, continuation by continuation."""
         task, frames = self._worlds[looked.slot].name, self.actor.history(looked.slot)
         seeds = [(self._seeds[looked.slot], looked.decision, r) for r in range(self.config.continuations)]
-        return [Start(task, looked.saved, frames, chunk, s) for chunk in looked.proposal.candidates for s in seeds]
+        return [Start(task, looked.saved, frames, chunk, s) for chunk in looked.chunks for s in seeds]
 
     def _noted(self, looked: _Looked, endings: Sequence[Ending]) -> Proposal:
         """The proposal with its note; where the oracle is followed, with the best candidate's first action."""
         proposal, repeats = looked.proposal, self.config.continuations
         assert proposal.candidates is not None
         each = [endings[i : i + repeats] for i in range(0, len(endings), repeats)]
+        each, blended = each[: len(proposal.candidates)], each[len(proposal.candidates) :]
         note = {
             "decision": looked.decision,
             "step": looked.step,
@@ -137,6 +153,7 @@ class AuditActor:
             "medoid": self._medoid(proposal),
             "success": [[ending.success for ending in some] for some in each],
             "steps": [[ending.steps for ending in some] for some in each],
+            "blend": [ending.success for ending in blended[0]] if blended else None,
             "values": None if proposal.values is None else np.round(proposal.values, 6).tolist(),
         }
         if self.config.follow == "oracle":

@@ -210,6 +210,12 @@ class ChunkActor:
         """The frames that an episode's last decision was made on, oldest first."""
         return tuple(self._episodes[slot].frames)
 
+    def blend(self, slot: int) -> NDArray[np.float32] | None:
+        """The chunk of the decision just made where it is none of the candidates but a blend of some, (H, A)."""
+        decision = self._episodes[slot].decision
+        assert decision is not None
+        return decision.choice.of(decision.chunks) if decision.choice.shares else None
+
     def redirect(self, slot: int, index: int) -> None:
         """Execute another candidate of the decision just made: its first action is the caller's to give."""
         episode = self._episodes[slot]

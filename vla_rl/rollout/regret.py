@@ -24,6 +24,12 @@ def worths(note: Note) -> Array:
     return np.asarray(note["success"], dtype=np.float64).mean(1)
 
 
+def chosen(note: Note) -> float:
+    """What was executed: a candidate, or a blend of some that is none of them."""
+    blend = note.get("blend")
+    return float(worths(note)[note["chosen"]] if blend is None else np.mean(blend))
+
+
 def oracle(note: Note) -> float:
     """The best candidate in hindsight."""
     return float(worths(note).max())
@@ -55,7 +61,7 @@ CHOICES: dict[str, Callable[[Note], float]] = {
     "first": lambda note: float(worths(note)[0]),
     "random": lambda note: float(worths(note).mean()),
     "medoid": lambda note: float(worths(note)[note["medoid"]]),
-    "chosen": lambda note: float(worths(note)[note["chosen"]]),
+    "chosen": chosen,
     "oracle": oracle,
 }
 
