@@ -1,6 +1,7 @@
 """Labels beside a real collection, and the classifier on its frames."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -127,3 +128,16 @@ def test_frames_near_a_success_are_neither(mixed, tmp_path):
         neither = np.arange(max(cache.starts[number + 1] - 4, cache.starts[number]), cache.starts[number + 1] - 1)
         assert not np.isin(neither, found.negative).any()
     assert not np.isin(found.positive, found.negative).any()
+
+
+def test_frames_behind_a_success_do_not_count_as_none(mixed, tmp_path):
+    """An episode that was recorded on for a while: success is noted in the middle, and last a frame shows it."""
+    cache = build(mixed, tmp_path, None)
+    number = list(successes(cache)).index(True)
+    start, end = cache.starts[number : number + 2].tolist()
+    noted = (start + end) // 2
+    went_on = replace(cache, columns={**cache.columns, "next.success": np.arange(len(cache)) == noted})
+    found = labelled_frames([cache, went_on], [np.arange(len(cache.episodes)), np.array([number])], margin=2)
+    mine = found.negative[found.negative >= len(cache)] - len(cache)
+    assert mine.tolist() == list(range(start, noted - 2))
+    assert end - 1 + len(cache) in found.positive

@@ -114,7 +114,7 @@ class LabelledFrames:
 
     Attributes:
         positive: the last frames of episodes that succeeded.
-        negative: all frames of those that failed, and of those that succeeded all but the last ones.
+        negative: all frames of those that failed, and of those that succeeded all that come well before it.
     """
 
     positive: NDArray[np.int64]
@@ -130,7 +130,8 @@ def labelled_frames(
         caches: the data sets.
         episodes: which of each set to take.
         last: frames at the end of a success that show it.
-        margin: frames before them that are neither: nobody can say when exactly success began.
+        margin: frames before them, and before success was first noted, that are neither: nobody can say when exactly
+            it began.
 
     Raises:
         ValueError: no episode succeeded, or none failed: the message says how many of each there are.
@@ -138,13 +139,15 @@ def labelled_frames(
     positive, negative, count = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], {True: 0, False: 0}
     offset = 0
     for cache, chosen in zip(caches, episodes, strict=True):
-        outcome = successes(cache)
+        outcome, noted = successes(cache), np.asarray(cache.columns.get("next.success", np.zeros(len(cache))))
+        came = offset + np.flatnonzero(noted.reshape(-1))
         for number in (n for n in chosen.tolist() if outcome[n] is not None):
             success, (start, end) = bool(outcome[number]), cache.starts[number : number + 2] + offset
             count[success] += 1
             shown = max(end - last, start) if success else end
             positive.append(np.arange(shown, end))
-            negative.append(np.arange(start, max(shown - margin, start) if success else end))
+            before = min([shown, *came[(came >= start) & (came < end)][:1]])
+            negative.append(np.arange(start, max(before - margin, start) if success else end))
         offset += len(cache)
     if not all(count.values()):
         raise ValueError(
