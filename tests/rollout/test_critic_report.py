@@ -156,6 +156,15 @@ def test_data_that_have_changed_since_the_training_hold_nothing_out(trained_else
         held_decisions("critic", (), "", 10, np.random.default_rng(0))
 
 
+def test_a_critic_that_does_not_say_how_it_was_trained_is_named(tmp_path):
+    (tmp_path / "policy").mkdir()
+    folder = save_toy_critic(tmp_path / "critic", tmp_path / "policy")
+    with pytest.raises(
+        ValueError, match="critic does not say how it was trained: only critics of `vla-rl train value`"
+    ):
+        held_decisions(folder, (), "", 10, np.random.default_rng(0))
+
+
 def test_a_critic_is_judged_where_it_is_asked_to_be_and_not_where_it_was_trained(trained_elsewhere, monkeypatch):
     monkeypatch.setattr(critic_report, "fingerprint_of", lambda dataset: "as it was")
     with pytest.raises(ValueError, match=r"^read$"):

@@ -121,6 +121,10 @@ def held_decisions(
 ) -> tuple[Held, Held | None]:
     """Decisions that the critic never saw, and as many that it was trained on (None with other `data`)."""
     card = read_card(folder)
+    if "training" not in card:
+        raise ValueError(
+            f"{folder} does not say how it was trained: only critics of `vla-rl train value` can be judged"
+        )
     trained: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in card["training"].items()
     }
