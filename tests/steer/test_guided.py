@@ -123,3 +123,14 @@ def test_what_cannot_be_guided_is_refused_in_one_line(steered, tmp_path):
         Guided(Guided(served, critic, GuidedConfig()), critic, GuidedConfig())
     with pytest.raises(ValueError, match="chunks of 20 actions or more in the critic, 16 in the policy"):
         Guided(served, LoadedCritic.load(save(tmp_path, features=128, window=20)), GuidedConfig())
+
+
+def test_a_particle_of_which_nothing_finite_is_said_is_lost_and_takes_no_other_with_it():
+    said = iter([[np.nan, 1.0, 2.0, 0.0], [np.nan] * 4])
+    config = GuidedConfig(least_effective=1.0)
+    for wanted in ({1, 2, 3}, {0, 1, 2, 3}):
+        reward = torch.tensor([next(said)])
+        particles = Particles(lambda clean, reward=reward: reward, config, torch.Generator().manual_seed(0))
+        kept = particles(torch.zeros(1, 4, 2, 2), 0)
+        assert set(kept.flatten().tolist()) <= wanted
+        assert 2 in kept

@@ -22,6 +22,7 @@ from vla_rl.types import RobotSpec
 
 Reward = Callable[[Tensor], Tensor]
 METHODS = ("fk", "gradient")
+LOST = -1e9  # log-weight of a particle of which nothing finite is said: none goes on from there while others are left
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,8 @@ class Particles:
 
     def __call__(self, clean: Tensor, left: int) -> Tensor | None:
         """Which particle goes on in each place, (B, K), or None for all; see `diffusion.sample`."""
-        now = self._reward(clean)
+        found = self._reward(clean)
+        now = torch.where(found.isfinite(), found, LOST)
         gained = now if self._before is None else now - self._before
         self._before = now
         self._log_weights = gained if self._log_weights is None else self._log_weights + gained
