@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from vla_rl.rollout.audit import AuditConfig
 
 _IN_PROCESS = {"max_steps": 0, "instruction": "", "env_kwargs": "{}"}  # of flags that mean nothing to a graph
-_PART_OF = {  # flags that mean nothing without another one
+_PART_OF: dict[str, dict[str, Any]] = {  # flags that mean nothing without another one
     "critic_audit": {"audit_stride": 2, "continuations": 1, "follow": "chosen"},
     "critic_report": {"data": [], "curve": ""},
 }
