@@ -9,6 +9,7 @@ from vla_rl.bench import online
 from vla_rl.bench.improve import Setup, _share, cycle_ratio, metrics, run
 from vla_rl.rollout.evaluate import summarise
 from vla_rl.rollout.improve_page import lines, render
+from vla_rl.rollout.report import DASH
 
 SESSION = {
     "episodes": 60, "success": 0.9, "autonomous": 0.4, "unmarked": 0, "cycle_s": 4.0, "takeovers": 0.6,
@@ -73,6 +74,13 @@ def test_a_page_escapes_what_it_is_given_and_tells_of_unmarked_episodes():
     assert "<script>" not in render(told)
     assert any("3 episodes were never marked" in line for line in lines(told))
     assert "intervention rate 40% at first, 10% in the end" in lines(told)
+
+
+def test_shares_of_episodes_that_nobody_marked_are_dashes_and_not_failures():
+    said = {**SESSION, "success": None, "autonomous": None, "cycle_s": None, "unmarked": SESSION["episodes"]}
+    told = {"method": "hg_dagger", "session": said, "curve": [{**said, "human_minutes_so_far": 2.0}]}
+    assert f"{DASH} succeeded without and {DASH} with help" in lines(told)[0]
+    assert ">0%<" not in render(told)
 
 
 def test_an_online_sessions_figures_are_those_of_its_first_and_last_window():

@@ -27,8 +27,8 @@ class Round:
 
     Attributes:
         episodes: how many.
-        success: share that came to success; of those that were marked.
-        autonomous: share that came to success without a takeover; of the same.
+        success: share that came to success, of those that were marked; None where none was.
+        autonomous: share that came to success without a takeover, of the same; likewise.
         unmarked: episodes of which nobody said what they came to.
         cycle_s: mean length of the successes [s]; None where there is none.
         takeovers: an episode.
@@ -38,8 +38,8 @@ class Round:
     """
 
     episodes: int
-    success: float
-    autonomous: float
+    success: float | None
+    autonomous: float | None
     unmarked: int
     cycle_s: float | None
     takeovers: float
@@ -70,8 +70,8 @@ class _Episodes:
         times = steps[won == 1.0] / self.fps
         return Round(
             episodes=len(steps),
-            success=float(won[known].mean()) if known.any() else 0.0,
-            autonomous=float(alone[known].mean()) if known.any() else 0.0,
+            success=float(won[known].mean()) if known.any() else None,
+            autonomous=float(alone[known].mean()) if known.any() else None,
             unmarked=int((~known).sum()),
             cycle_s=float(times.mean()) if len(times) else None,
             takeovers=float(taken.mean()),

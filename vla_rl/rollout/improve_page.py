@@ -43,8 +43,9 @@ def render(result: Mapping[str, Any], command: str = "") -> str:
 def lines(result: Mapping[str, Any]) -> list[str]:
     """What the sessions say of the policy that drove them, for people."""
     said, curve = result["session"], result["curve"]
+    alone, helped = _share(said["autonomous"]), _share(said["success"])
     found = [
-        f"{said['episodes']} episodes, {said['autonomous']:.0%} succeeded without and {said['success']:.0%} with help, "
+        f"{said['episodes']} episodes, {alone} succeeded without and {helped} with help, "
         f"the human drove {said['intervention_rate']:.0%} of {said['robot_minutes']:.1f} minutes"
     ]
     if said["unmarked"]:
@@ -55,12 +56,17 @@ def lines(result: Mapping[str, Any]) -> list[str]:
     return found
 
 
+def _share(value: float | None) -> str:
+    """A share of episodes; a dash where none was marked."""
+    return DASH if value is None else f"{value:.0%}"
+
+
 def _tiles(said: Mapping[str, Any]) -> list[dict[str, str]]:
     human, robot = said["human_minutes"], said["robot_minutes"]
     cycle = DASH if said["cycle_s"] is None else f"{said['cycle_s']:.1f} s"
     return [
-        {"name": "Success without help", "value": f"{said['autonomous']:.0%}", "note": f"{said['episodes']} episodes"},
-        {"name": "Success", "value": f"{said['success']:.0%}", "note": f"{said['takeovers']:.2f} takeovers an episode"},
+        {"name": "Success without help", "value": _share(said["autonomous"]), "note": f"{said['episodes']} episodes"},
+        {"name": "Success", "value": _share(said["success"]), "note": f"{said['takeovers']:.2f} takeovers an episode"},
         {"name": "Human time", "value": f"{human:.1f} min", "note": f"of {robot:.1f} min of the robot's"},
         {"name": "Cycle time", "value": cycle, "note": "mean of the successes"},
     ]
@@ -72,8 +78,8 @@ def _curve(points: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         [
             str(point["episodes"]),
             f"{point['human_minutes_so_far']:.1f}",
-            f"{point['autonomous']:.0%}",
-            f"{point['success']:.0%}",
+            _share(point["autonomous"]),
+            _share(point["success"]),
             f"{point['intervention_rate']:.0%}",
             DASH if point["cycle_s"] is None else f"{point['cycle_s']:.1f} s",
         ]

@@ -134,16 +134,24 @@ def curve(points: Sequence[Mapping[str, Any]]) -> str | None:
 
 
 def sessions(points: Sequence[Mapping[str, Any]]) -> str:
-    """Success without help and the share that a human drove, against the human's minutes so far."""
+    """Success without help, the share that a human drove and cycle time, against the human's minutes so far."""
     figure, axes = _figure(6.4, 3.8)
-    minutes = [p["human_minutes_so_far"] for p in points]
-    axes.plot(minutes, [100 * p["autonomous"] for p in points], "o-", color=ACCENT, label="success without help")
+    minutes, nan = [p["human_minutes_so_far"] for p in points], float("nan")
+    alone, cycle = ([nan if p[name] is None else p[name] for p in points] for name in ("autonomous", "cycle_s"))
+    axes.plot(minutes, [100 * share for share in alone], "o-", color=ACCENT, label="success without help")
     axes.plot(minutes, [100 * p["intervention_rate"] for p in points], "s--", color=INK, label="driven by the human")
+    seconds = axes.twinx()
+    seconds.plot(minutes, cycle, "^:", color=SOFT, label="cycle time (right)")
+    seconds.spines[["top", "right", "left", "bottom"]].set_visible(False)
+    seconds.tick_params(colors=SOFT, length=0)
+    seconds.set_ylim(bottom=0)
+    seconds.set_ylabel("cycle time [s]", color=SOFT)
     axes.set_ylim(0, 105)
     axes.set_xlim(left=0)
     axes.set_xlabel("human time so far [min]")
     axes.set_ylabel("episodes, frames [%]")
-    axes.legend(frameon=False)
+    handles = [*axes.get_lines(), *seconds.get_lines()]
+    figure.legend(handles=handles, loc="outside upper center", ncols=3, frameon=False)
     return _uri(figure)
 
 
