@@ -154,6 +154,14 @@ def test_distance_counts_executed_actions_only():
     assert float(distance(a, b, torch.tensor([[True, False]]))) == pytest.approx(1.0)
 
 
+@pytest.mark.parametrize(("algo", "wanted"), [("rebrac", [0.0, 1.0]), ("td3bc", [3.0, 1.0])])
+def test_rebracs_actor_goes_up_the_lower_of_two_critics_and_td3s_the_first(tmp_path, algo, wanted):
+    line = World((6,), window=2)
+    data = transitions(line.record(4), 2, line.goal)
+    actor = make_algorithm(settings_of(tmp_path, algo=algo), data, np.arange(len(data)))
+    assert actor.followed(torch.tensor([[[3.0], [1.0]], [[0.0], [2.0]]])).squeeze(1).tolist() == wanted
+
+
 def test_rebracs_penalty_in_the_target_is_of_executed_actions_and_not_of_their_padding(tmp_path):
     line = World((6,), window=2)
     data = transitions(line.record(), 2, line.goal)

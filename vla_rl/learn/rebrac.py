@@ -6,6 +6,7 @@ Distances between chunks are mean squares over their actions and numbers, in spr
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import override
 
 import torch
 from torch import Tensor, nn
@@ -19,11 +20,9 @@ from vla_rl.value.inputs import ObservationInput
 from vla_rl.value.state_value import StateValue
 
 
-def distance(chunks: Tensor, data: Tensor, valid: Tensor | None = None) -> Tensor:
+def distance(chunks: Tensor, data: Tensor, valid: Tensor) -> Tensor:
     """Mean squared difference of normalised chunks (B, h, A), over valid actions (B, h), (B,)."""
     each = (chunks - data).square().mean(-1)
-    if valid is None:
-        return each.mean(-1)
     return (each * valid).sum(-1) / valid.sum(-1).clamp(min=1)
 
 
@@ -106,9 +105,13 @@ class ReBRAC(CriticAlgorithm):
         with frozen(critic):
             context = critic.embed(batch.features, batch.state)
             chunks = critic.chunk.denormalize(chunk.unsqueeze(1)) + context.base
-            q = critic.value(context, chunks)[0].squeeze(1)
+            q = self.followed(critic.value(context, chunks)).squeeze(1)
         data = critic.chunk.normalize(batch.chunk - context.base.squeeze(1))
         return actor_loss(q, distance(chunk, data, batch.valid), self.config.actor_bc * batch.weight)
+
+    def followed(self, q: Tensor) -> Tensor:
+        """What the actor goes up, of an ensemble's values (E, B, 1): the lowest, (B, 1), as in ReBRAC's own code."""
+        return q.amin(0)
 
     def after(self, step: int) -> None:
         """Both targets follow."""
@@ -117,6 +120,10 @@ class ReBRAC(CriticAlgorithm):
 
 
 class TD3BC(ReBRAC):
-    """No penalty in the target."""
+    """No penalty in the target, and the actor goes up the first critic alone, as TD3's."""
 
     needs_next_chunk = False
+
+    @override
+    def followed(self, q: Tensor) -> Tensor:
+        return q[0]
