@@ -101,6 +101,8 @@ def test_best_of_n_imitates_the_argmax_only_where_it_clears_the_threshold():
     best, chosen = best_candidates(advantage, 0.05)
     assert best.tolist() == [1, 2, 2]
     assert chosen.tolist() == [True, False, False]
+    best, chosen = best_candidates(np.array([[0.5, np.nan, 0.1], [np.nan] * 3], np.float32), 0.05)
+    assert (best[0], chosen.tolist()) == (0, [True, False])
 
 
 def test_where_chunks_were_ranked_the_policys_own_are_the_baseline_and_not_a_state_value():

@@ -21,9 +21,10 @@ def best_candidates(advantage: NDArray[np.float32], threshold: float) -> tuple[N
     Digi-Q, eq. 6: imitating only above a threshold keeps what is merely the least bad out.
 
     Args:
-        advantage: of each chunk, (M, K).
+        advantage: of each chunk, (M, K); nan for one that counts for nothing.
         threshold: least advantage.
     """
+    advantage = np.where(np.isnan(advantage), -np.inf, advantage)
     best = advantage.argmax(1)
     return best, advantage[np.arange(len(best)), best] > threshold
 
