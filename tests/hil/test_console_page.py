@@ -70,6 +70,12 @@ def test_a_whole_correction_session_by_keys(page, feeder):
     expect(page.locator("#clock")).to_have_text("failure")
     page.keyboard.press("Delete")
     expect(page.locator("#clock")).to_have_text("discarded")
+    page.keyboard.press("KeyN")
+    page.click("#rerecord")  # while it goes on: that one is discarded, and the next begins
+    expect(page.locator("#ordinal")).to_have_text("● 2")
+    assert [(m.ordinal, m.discarded, m.recording) for m in feeder.marks[-2:]] == [(1, True, False), (2, False, True)]
+    page.keyboard.press("KeyB")
+    expect(page.locator("#ordinal")).to_have_text("● 3")
     assert all(command.twist[2] > 0 for command in feeder.commands)
     assert asked(feeder) == ["take over", "hand back", "pause", "resume"]
 

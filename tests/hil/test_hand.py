@@ -311,6 +311,17 @@ class Marks(RuleBasedStateMachine):
         assert granted
         self.closed[-1][1] = True
 
+    @rule()
+    def rerecord(self):
+        some = self.open is not None or (self.closed and not self.closed[-1][1])
+        granted, _ = self.bench.desk.rerecord("ann")
+        assert granted == bool(some)
+        if granted:
+            self.closed += [[Outcome.UNKNOWN, False]] if self.open is not None else []
+            self.closed[-1][1], self.open = True, len(self.closed)
+            told = [(m.ordinal, m.discarded, m.recording) for m in self.bench.marks[-2:]]
+            assert told == [(self.open - 1, True, False), (self.open, False, True)]
+
     @rule(seconds=st.floats(0.01, 5.0))
     def drive(self, seconds):
         self.bench.now += round(seconds * 1e9)

@@ -139,6 +139,12 @@ class Desk:
         """Discard the episode that goes on, or the last one."""
         return self._mark(operator, lambda: self._episodes.discard(self._clock()))
 
+    def rerecord(self, operator: str) -> Answer:
+        """Discard the episode that goes on, or the last one, and begin anew."""
+        with self._lock:
+            answer = self.discard(operator)
+            return self.start(operator) if answer[0] else answer
+
     def note(self, text: str, operator: str) -> Answer:
         """Write about the episode that goes on, or the last one."""
         return self._mark(operator, lambda: self._episodes.note(clean(text)))

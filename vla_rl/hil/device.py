@@ -9,7 +9,7 @@ from vla_rl.types import Array
 
 BUTTONS = (
     "take_over", "hand_back", "toggle", "pause", "resume", "stop", "reset_stop", "start", "success", "failure", "end",
-    "discard",
+    "discard", "rerecord",
 )  # fmt: skip
 
 

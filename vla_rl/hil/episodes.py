@@ -81,6 +81,7 @@ class Episodes:
 
         idle --start--> recording --success, failure, end--> idle
                             |------discard-----------------> idle      discard, idle: the last one, marked or not
+                            |------re-record---------------> recording, after a discard
 
     Args:
         first: ordinal of the first episode.

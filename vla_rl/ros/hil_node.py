@@ -37,7 +37,7 @@ from vla_rl.types import Array, Mode, Outcome, Source
 
 _SMALL = 16384  # bytes
 _REQUESTS = ("pause", "resume", "stop", "reset_stop")
-_MARKS = ("start", "success", "failure", "end", "discard")
+_MARKS = ("start", "success", "failure", "end", "discard", "rerecord")
 _OUTCOMES = {Outcome.UNKNOWN: 0.0, Outcome.SUCCESS: 1.0, Outcome.FAILURE: 2.0}
 
 

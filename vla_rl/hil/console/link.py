@@ -35,13 +35,25 @@ AHEAD = 3  # pictures of one camera, or states, under way to the page at most: a
 MESSAGE_BYTES = 64 * 1024  # a page that sends more at once is cut off
 _KEYS_AT_ONCE = 32
 
+_MARKS = ("start", "success", "failure", "end", "discard", "rerecord")
 _ACTS: dict[str, Callable[[Desk, str, dict[str, Any]], Answer]] = {
     "take_over": lambda desk, operator, wish: desk.take_over(wish.get("on") is not False, operator),
     "instruct": lambda desk, operator, wish: desk.instruct(_text(wish), operator),
     "note": lambda desk, operator, wish: desk.note(_text(wish), operator),
     **{
         name: lambda desk, operator, wish, name=name: getattr(desk, name)(operator)  # type: ignore[misc]
-        for name in ("pause", "resume", "stop", "reset_stop", "start", "success", "failure", "end", "discard")
+        for name in (
+            "pause",
+            "resume",
+            "stop",
+            "reset_stop",
+            "start",
+            "success",
+            "failure",
+            "end",
+            "discard",
+            "rerecord",
+        )
     },
 }
 

@@ -15,7 +15,8 @@ from vla_rl.hil.driving import Driving
 HELD_S = 0.12  # a key counts as held for so long after each time the terminal repeats it
 _BUTTONS = {
     " ": "toggle", "\r": "success", "\n": "success", "\x7f": "failure", "\x1b[3~": "discard", "n": "start",
-    "N": "start", "\x1b": "stop", "p": "pause", "P": "resume", "0": "reset_stop", "\t": "end",
+    "N": "start", "b": "rerecord", "B": "rerecord", "\x1b": "stop", "p": "pause", "P": "resume", "0": "reset_stop",
+    "\t": "end",
 }  # fmt: skip
 _CODES = {
     "\x1b[A": "ArrowUp", "\x1b[B": "ArrowDown", "\x1b[C": "ArrowRight", "\x1b[D": "ArrowLeft",

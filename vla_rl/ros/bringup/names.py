@@ -21,7 +21,7 @@ TOPICS = (
 SERVICES = (
     "control/take_over", "control/pause", "control/resume", "control/stop", "control/reset_stop", "sim/reset",
     "sim/pause", "sim/step", "robot/recover", "episode/start", "episode/success", "episode/failure", "episode/end",
-    "episode/discard",
+    "episode/discard", "episode/rerecord",
 )  # fmt: skip
 _CAMERA = re.compile(r"camera/\w+/(image_raw|compressed|camera_info)")
 _NAME = re.compile(r"/?[A-Za-z_]\w*(/[A-Za-z_]\w*)*")

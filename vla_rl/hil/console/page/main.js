@@ -11,12 +11,12 @@ const USUAL = { AUTONOMOUS: "the policy drives", PAUSED: "the arm holds", STOPPE
 const PAGE = "page"; // what the desk calls us as a device
 const LONGEST = 1000; // characters of a text; its box takes one more, so that a longer text is refused and not cut
 const KEYS = {
-  Escape: "stop", Space: "take_over", KeyH: "hand_back", KeyP: "pause", KeyN: "start",
+  Escape: "stop", Space: "take_over", KeyH: "hand_back", KeyP: "pause", KeyN: "start", KeyB: "rerecord",
   Enter: "success", NumpadEnter: "success", Backspace: "failure", KeyU: "end", Delete: "discard",
 };
 const LEGEND = [
   ["Space", "take over, hand back"], ["H", "hand back after a loss"], ["Esc", "stop, from anywhere"],
-  ["P", "pause, resume"], ["N", "start an episode"],
+  ["P", "pause, resume"], ["N", "start an episode"], ["B", "discard, start anew"],
   ["Enter", "success"], ["Backspace", "failure"], ["U", "end without an outcome"], ["Del", "discard"],
   ["W A S D", "away, left, near, right"], ["R F", "up, down"], ["Q E", "turn"], ["T G", "tilt out, in"],
   ["X C", "open, close"], ["Shift", "slowly"],
@@ -118,7 +118,7 @@ function drawButtons(view) {
   find("hand_back").hidden = !stranded();
   label("pause", { PAUSED: "Resume", STOPPED: "Reset stop" }[view.mode] ?? "Pause");
   for (const id of ["success", "failure", "end"]) find(id).disabled = !recording;
-  find("start").disabled = recording;
+  [find("start").hidden, find("rerecord").hidden] = [recording, !recording];
   find("take_over").disabled = view.mode === "STOPPED" || view.mode === null;
 }
 
