@@ -25,7 +25,7 @@ class Feeder:
         self.asked, self.instructions, self.marks, self.commands = [], [], [], []
         self.desk, self._cameras, self._size = Desk(self, clock), cameras, size
         self.others = []
-        self.unplugged = set()
+        self.unplugged, self.reason = set(), ""
         self._ending, self._mode = threading.Event(), Mode.AUTONOMOUS
         self._pictures = {name: self._film(i) for i, name in enumerate(cameras)}
         self.desk.moded(self._mode)
@@ -80,7 +80,7 @@ class Feeder:
         for operator in self.others:
             desk.heartbeat(operator)
         desk.moded(self._mode)
-        desk.stepped(Source.HUMAN if desk.driving else Source.POLICY, "", PERIOD_S)
+        desk.stepped(Source.HUMAN if desk.driving else Source.POLICY, self.reason, PERIOD_S)
         command = desk.page(clock())
         desk.device("page", command is not None)
         if command is not None and command.twist is not None and np.any(command.twist):

@@ -205,6 +205,14 @@ def test_texts_of_others_are_shown_and_never_run(page, feeder):
     assert page.locator("img[src=x]").count() == 0
 
 
+def test_a_stream_that_is_ill_is_at_the_top_of_the_list_and_why_a_policy_is_slow_is_said(page, feeder):
+    page.click("nav [data-view=health]")
+    expect(page.locator("#streams tr").first).to_contain_text("recorder")
+    expect(page.locator("#streams tr.ill")).to_have_count(1)
+    feeder.reason = "velocity,jerk"
+    expect(page.locator("#reason")).to_have_text("limited: velocity, jerk")
+
+
 def test_a_pasted_text_that_is_too_long_is_refused_and_the_page_says_how_long_it_may_be(page, feeder):
     page.click("#instruction")
     page.keyboard.insert_text("x" * 1_000_000)

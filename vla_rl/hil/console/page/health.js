@@ -2,9 +2,10 @@
 
 const LEVELS = ["well", "warning", "error"];
 
+// Those that are ill come first: the list may be longer than its place.
 export function streams(body, rows) {
   body.replaceChildren(
-    ...rows.map((stream) => {
+    ...rows.toSorted((a, b) => a.well - b.well).map((stream) => {
       const row = document.createElement("tr");
       row.className = stream.well ? "well" : "ill";
       const age = stream.age_s === null ? "never" : old(stream.age_s);

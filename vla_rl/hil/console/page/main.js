@@ -90,7 +90,8 @@ function reason(view) {
 
 function why(view) {
   const text = view.reason.replaceAll("_", " ");
-  return text && view.source === "HOLD" ? `holds: ${text}` : text;
+  if (view.source !== "HOLD") return text && `limited: ${text.replaceAll(",", ", ")}`;
+  return text && view.mode !== "STOPPED" ? `holds: ${text}` : text;
 }
 
 function callForHelp(text) {
