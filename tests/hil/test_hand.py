@@ -241,9 +241,13 @@ def test_buttons_that_toggle_faster_than_control_answers_are_all_asked_for():
     device = Fed("gamepad")
     bench = Bench(device)
     for _ in range(5):
-        device.put(Command(buttons=frozenset({"toggle"})), bench.now)
+        device.put(Command(buttons=("toggle",)), bench.now)
         bench.period()
     assert [on for _, on in bench.asked] == [True, False, True, False, True]
+    for _ in range(3):  # all of them before anybody looks
+        device.put(Command(buttons=("toggle",)), bench.now)
+    bench.period()
+    assert [on for _, on in bench.asked][5:] == [False, True, False]
 
 
 def test_a_leader_in_degrees_moves_nothing_and_nobody_takes_over_with_it():

@@ -22,20 +22,21 @@ class Command:
         velocities: of joints, (J,) [rad/s].
         twist: of the gripper in the base frame, (6,): linear [m/s], then angular [rad/s].
         gripper: opens (up to 1) or closes (down to -1), as a share of its full speed.
-        buttons: of `BUTTONS`, those pressed since the command before.
+        buttons: of `BUTTONS`, what was pressed since the command before, in order: one that was pressed twice is there
+            twice.
     """
 
     targets: Array | None = None
     velocities: Array | None = None
     twist: Array | None = None
     gripper: float = 0.0
-    buttons: frozenset[str] = frozenset()
+    buttons: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Raise ValueError for two kinds of motion at once, or a button that does not exist."""
         if sum(kind is not None for kind in (self.targets, self.velocities, self.twist)) > 1:
             raise ValueError("a command is joint targets, joint velocities or a twist: one of them at most")
-        if unknown := sorted(self.buttons.difference(BUTTONS)):
+        if unknown := sorted(set(self.buttons).difference(BUTTONS)):
             raise ValueError(f"unknown button '{unknown[0]}'; there are: {', '.join(BUTTONS)}")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from vla_rl.hil.desk import Desk
@@ -66,8 +68,8 @@ class Hand:
         command = self._device.read(now_ns)
         return None if page is None and self._desk.by_page else command  # a page that is gone can not watch
 
-    def _press(self, buttons: frozenset[str]) -> None:
-        for button in sorted(buttons):
+    def _press(self, buttons: Sequence[str]) -> None:
+        for button in buttons:
             desk, who = self._desk, self.name
             if button in ("take_over", "hand_back", "toggle"):
                 on = not desk.wanted or desk.stranded if button == "toggle" else button == "take_over"

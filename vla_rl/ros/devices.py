@@ -64,7 +64,7 @@ def _gamepad(node: Any, spec: RobotSpec) -> Device:
     def heard(message: Joy, receipt: Receipt) -> None:
         device.heard(message.axes, message.buttons, receipt.received_ns)
 
-    node.subscribe(Joy, "joy", heard, qos.EVERY, _SMALL)
+    node.subscribe(Joy, "joy", heard, qos.PRESSES, _SMALL)
     return device
 
 

@@ -27,5 +27,8 @@ FRAMES = _profile(ReliabilityPolicy.BEST_EFFORT, DurabilityPolicy.VOLATILE, 5)
 EVERY = _profile(ReliabilityPolicy.RELIABLE, DurabilityPolicy.VOLATILE, 10)
 """Decisions, none to be missed, published and subscribed (candidates, chunk, values, control/step, sim/status)."""
 
+PRESSES = _profile(ReliabilityPolicy.RELIABLE, DurabilityPolicy.VOLATILE, 100)
+"""Subscribed buttons: none of a second is pushed out, however often sticks speak meanwhile and nobody listens."""
+
 LATCHED = _profile(ReliabilityPolicy.RELIABLE, DurabilityPolicy.TRANSIENT_LOCAL, 1)
 """State that a late joiner needs too (control/mode, instruction, robot_description)."""

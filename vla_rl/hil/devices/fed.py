@@ -23,13 +23,13 @@ class Fed:
         self._stay_ns = self._timeout_ns if stay_s is None else round(stay_s * 1e9)
         self._lock = threading.Lock()
         self._command, self._said_ns, self._heard_ns = Command(), 0, 0
-        self._buttons: frozenset[str] = frozenset()
+        self._buttons: tuple[str, ...] = ()
 
     def put(self, command: Command, now_ns: int) -> None:
         """Take what it says at a monotonic time [ns]."""
         with self._lock:
             self._command, self._said_ns, self._heard_ns = command, now_ns, now_ns
-            self._buttons |= command.buttons
+            self._buttons += command.buttons
 
     def beat(self, now_ns: int) -> None:
         """It is there, and says nothing new."""
@@ -39,14 +39,14 @@ class Fed:
     def lose(self) -> None:
         """It is gone."""
         with self._lock:
-            self._heard_ns, self._buttons = 0, frozenset()
+            self._heard_ns, self._buttons = 0, ()
 
     def read(self, now_ns: int) -> Command | None:
-        """The newest command with all buttons since the last read, None where it is lost."""
+        """The newest command with all buttons since the last read, None where it is lost, and those are void."""
         with self._lock:
+            buttons, self._buttons = self._buttons, ()
             if not self._heard_ns or now_ns - self._heard_ns > self._timeout_ns:
                 return None
-            buttons, self._buttons = self._buttons, frozenset()
             over = now_ns - self._said_ns > self._stay_ns
             return Command(buttons=buttons) if over else replace(self._command, buttons=buttons)
 

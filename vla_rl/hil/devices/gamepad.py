@@ -50,5 +50,5 @@ class Gamepad(Fed):
         shares = [sign * axes[number] if number < len(axes) else 0.0 for number, sign in self.config.axes]
         opens = float(self.config.opens in held) - float(self.config.closes in held)
         command = self._driving((), [*shares, opens])
-        means = frozenset(name for number, name in self.config.buttons if number in pressed)
+        means = tuple(name for number, name in self.config.buttons if number in pressed)
         self.put(Command(twist=command.twist, gripper=command.gripper, buttons=means), now_ns)

@@ -13,6 +13,7 @@ from vla_rl.hil.devices.file import DeviceFile
 from vla_rl.hil.driving import Driving
 
 HELD_S = 0.12  # a key counts as held for so long after each time the terminal repeats it
+REPEAT_NS = round(HELD_S * 1e9)  # a key that comes again so soon is held down, and no second press [ns]
 _BUTTONS = {
     " ": "toggle", "\r": "success", "\n": "success", "\x7f": "failure", "\x1b[3~": "discard", "n": "start",
     "N": "start", "b": "rerecord", "B": "rerecord", "\x1b": "stop", "p": "pause", "P": "resume", "0": "reset_stop",
@@ -42,6 +43,7 @@ class Keyboard:
     def __init__(self, driving: Driving, path: str = "/dev/tty") -> None:
         self._driving, self._file = driving, DeviceFile(path)
         self._down: dict[str, int] = {}
+        self._pressed: dict[str, int] = {}
         self._mode: list[Any] = []
         with contextlib.suppress(termios.error):  # a pipe is no terminal, and needs no setting
             self._mode = termios.tcgetattr(self._file.handle)
@@ -53,15 +55,17 @@ class Keyboard:
         said = self._file.read(now_ns)
         if said is None:
             return None
-        buttons = set()
+        buttons = []
         for key in _KEY.findall(b"".join(said).decode(errors="replace")):
-            if key in _BUTTONS:
-                buttons.add(_BUTTONS[key])
+            if (button := _BUTTONS.get(key)) is not None:
+                held = now_ns - self._pressed.get(key, -REPEAT_NS) < REPEAT_NS
+                buttons += [button] if button == "stop" or not held else []
+                self._pressed[key] = now_ns
             for code in _codes(key):
                 self._down[code] = now_ns
         self._down = {code: at for code, at in self._down.items() if now_ns - at < HELD_S * 1e9}
         command = self._driving(self._down)
-        return Command(twist=command.twist, gripper=command.gripper, buttons=frozenset(buttons))
+        return Command(twist=command.twist, gripper=command.gripper, buttons=tuple(buttons))
 
     def close(self) -> None:
         """Give the terminal back as it was."""

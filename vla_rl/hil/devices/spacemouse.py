@@ -54,8 +54,7 @@ class SpaceMouse:
         shares = [sign * value for sign, value in zip(self._config.signs, (y, x, z, twist, nod), strict=True)]
         opens = 0.0 if both else float(self._buttons == _OPEN) - float(self._buttons == _CLOSE)
         command = self._driving((), [*shares, opens])
-        pressed = frozenset({"toggle"}) if any(toggles) else frozenset[str]()
-        return Command(twist=command.twist, gripper=command.gripper, buttons=pressed)
+        return Command(twist=command.twist, gripper=command.gripper, buttons=("toggle",) * sum(toggles))
 
     def _take(self, report: bytes) -> bool:
         """A report: x, y and z, on newer models with the rotations behind them; rotations; buttons.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +61,7 @@ class Tape:
         said = self._script[self._at][1] if self._at >= 0 else Command()
         if said is None or seconds > self._script[-1][0] + LAST_S:
             return None
-        return Command(said.targets, said.velocities, said.twist, said.gripper, frozenset().union(*passed))
+        return Command(said.targets, said.velocities, said.twist, said.gripper, tuple(chain.from_iterable(passed)))
 
     def close(self) -> None:
         """Nothing to let go of."""
@@ -109,11 +109,11 @@ def _plain(command: Command | None) -> dict[str, Any] | None:
         return None
     vectors = {name: getattr(command, name) for name in _VECTORS}
     said = {name: np.asarray(vector).tolist() for name, vector in vectors.items() if vector is not None}
-    return {**said, "gripper": command.gripper, "buttons": sorted(command.buttons)}
+    return {**said, "gripper": command.gripper, "buttons": command.buttons}
 
 
 def _command(plain: Mapping[str, Any] | None) -> Command | None:
     if plain is None:
         return None
     vectors = {name: np.array(plain[name], dtype=np.float64) for name in _VECTORS if name in plain}
-    return Command(**vectors, gripper=float(plain["gripper"]), buttons=frozenset(plain["buttons"]))
+    return Command(**vectors, gripper=float(plain["gripper"]), buttons=tuple(plain["buttons"]))
