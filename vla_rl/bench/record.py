@@ -33,9 +33,10 @@ def run(quick: bool = False, seconds: float = 0.0) -> dict[str, Any]:
     """Record for ten minutes (`quick`: ten seconds), or for so many `seconds`.
 
     Returns:
-        `metrics`: frames_in (sent), frames_out (in the file, each with its own number in stamp and picture), lost,
-        misaligned, counted_in and counted_out (the recorder's own counts), steps, steps_lost (control/step), cpu_cores
-        (of the recorder), sync_p99_ms, megabytes_a_minute, seconds.
+        `metrics`: frames_in (sent), frames_out (in the file, each with its own number in stamp and picture), frames_hz
+        (of each camera, sent a second: less than 30 where the machine did not keep up with sending), lost, misaligned,
+        counted_in and counted_out (the recorder's own counts), steps, steps_lost (control/step), cpu_cores (of the
+        recorder), sync_p99_ms, megabytes_a_minute, seconds.
     """
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     seconds = seconds or (10.0 if quick else SECONDS)
@@ -45,7 +46,7 @@ def run(quick: bool = False, seconds: float = 0.0) -> dict[str, Any]:
         return {"metrics": {**_figures(entry, sent), "cpu_cores": cpu, "seconds": seconds}}
 
 
-def _record(root: Path, seconds: float) -> tuple[dict[str, int], float]:
+def _record(root: Path, seconds: float) -> tuple[dict[str, Any], float]:
     """What the source sent, and the processor time that the recorder took a second."""
     from vla_rl.robot import arm_spec
     from vla_rl.ros.bringup.graph import NodeSpec, ProcessSpec
@@ -94,7 +95,7 @@ def _cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def _figures(entry: EpisodeEntry, sent: dict[str, int]) -> dict[str, float]:
+def _figures(entry: EpisodeEntry, sent: dict[str, Any]) -> dict[str, float]:
     from vla_rl.ros.measure.frame_source import CAMERAS
 
     found, misaligned = Counter[str](), 0
@@ -109,7 +110,7 @@ def _figures(entry: EpisodeEntry, sent: dict[str, int]) -> dict[str, float]:
     counts = [entry.meta["topics"][f"camera/{camera}/image_raw"] for camera in CAMERAS]
     steps = entry.meta["topics"]["control/step"]
     return {
-        "frames_in": sent["sent"] * len(CAMERAS), "frames_out": sum(found.values()),
+        "frames_in": sent["sent"] * len(CAMERAS), "frames_out": sum(found.values()), "frames_hz": sent["hz"],
         "lost": sent["sent"] * len(CAMERAS) - len(seen - {(-1, c) for c in range(len(CAMERAS))}),
         "misaligned": misaligned,
         "counted_in": sum(c["in"] for c in counts), "counted_out": sum(c["out"] for c in counts),
