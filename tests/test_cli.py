@@ -80,6 +80,7 @@ def test_train_has_a_flag_with_help_for_every_field_of_its_config(capsys):
 
 
 OUT = "{tmp}/out"
+WEAK = ("eval", "--policy", "weak", "--task", "lift")
 BAD = {
     "unknown command": (("colect",), 2, "unknown command 'colect'; there are: demo, doctor, collect"),
     "no such flag": (("eval", "--polisy", "x"), 2, "--policy"),
@@ -151,44 +152,32 @@ BAD = {
         "'expert' has no chunks: leave out",
     ),
     "joining without a graph": (
-        ("eval", "--policy", "weak", "--task", "lift", "--joining", "blend"),
+        (*WEAK, "--joining", "blend"),
         1,
         "add --graph, or give --ensemble",
     ),
     "a number that the rule does not read": (
-        ("eval", "--policy", "weak", "--task", "lift", "--selector", "medoid", "--margin", "1"),
+        (*WEAK, "--selector", "medoid", "--margin", "1"),
         1,
         "--selector medoid does not read --margin; it reads: none",
     ),
     "a number of another rule": (
-        (
-            "eval",
-            "--policy",
-            "weak",
-            "--task",
-            "lift",
-            "--critic",
-            "tabletop",
-            "--selector",
-            "lcb",
-            "--temperature",
-            "1",
-        ),
+        (*WEAK, "--critic", "tabletop", "--selector", "lcb", "--temperature", "1"),
         1,
         "--selector lcb does not read --temperature; it reads: --k, --margin, --novelty",
     ),
     "spread without draws": (
-        ("eval", "--policy", "weak", "--task", "lift", "--spread", "0.3"),
+        (*WEAK, "--spread", "0.3"),
         1,
         "--spread is of --draws: add that",
     ),
     "an audit's flag without an audit": (
-        ("eval", "--policy", "weak", "--task", "lift", "--follow", "oracle", "--continuations", "4"),
+        (*WEAK, "--follow", "oracle", "--continuations", "4"),
         1,
         "--continuations, --follow only with --critic-audit",
     ),
     "a curve without a report": (
-        ("eval", "--policy", "weak", "--task", "lift", "--curve", "1,8"),
+        (*WEAK, "--curve", "1,8"),
         1,
         "--curve only with --critic-report",
     ),

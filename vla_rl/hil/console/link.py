@@ -42,18 +42,7 @@ _ACTS: dict[str, Callable[[Desk, str, dict[str, Any]], Answer]] = {
     "note": lambda desk, operator, wish: desk.note(_text(wish), operator),
     **{
         name: lambda desk, operator, wish, name=name: getattr(desk, name)(operator)  # type: ignore[misc]
-        for name in (
-            "pause",
-            "resume",
-            "stop",
-            "reset_stop",
-            "start",
-            "success",
-            "failure",
-            "end",
-            "discard",
-            "rerecord",
-        )
+        for name in ("pause", "resume", "stop", "reset_stop", *_MARKS)
     },
 }
 
