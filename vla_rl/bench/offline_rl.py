@@ -1,10 +1,12 @@
-"""How fast the critics' learners are in the real training loop, and whether they find values that are known."""
+"""Critics: how fast each learns, and how near it comes to values that are known and to the returns of the tabletop."""
 
 from __future__ import annotations
 
 import json
+import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -19,22 +21,26 @@ D3RLPY = {"iql": 97.0, "cql": 13.6, "td3bc": 114.0}
 """Updates a second of d3rlpy 2.8.1 at observation 32, action 48, batch 256, on two cores of a like machine."""
 CELLS, GAMMA, TAU = 5, 0.9, 0.9
 CARD = {"policy_type": "", "policy_fingerprint": "", "names": [], "data": []}
+POLICY, REWARD, SEED = "weak", "dense", 40_000
+TABLETOP = ("monte_carlo", "iql", "idql", "cql", "calql", "qc", "td3bc", "rebrac")
+"""Learners of a policy's rollouts alone; the others want a human's corrections."""
 
 
 def run(quick: bool = False) -> dict[str, Any]:
-    """Train every critic on numbers of a real run's size, and on a line of five cells whose values are known.
+    """Train every critic on numbers of a real run's size, on a line of known values, and on the weak policy's rollouts.
 
     Args:
-        quick: fewer updates.
+        quick: fewer updates, fewer episodes.
 
     Returns:
-        `metrics`: `<algo>_updates_per_s` (batch 256, two critics of 256, 256, head mse, one thread) and
-        `line_<algo>_error` (largest error of Q against the exact values, which lie in [0, 1]: of `EXACT`);
-        `against`: d3rlpy's.
+        `metrics`: `<algo>_updates_per_s` (batch 256, two critics of 256, 256, head mse, one thread),
+        `line_<algo>_error` (of five cells, largest error of Q against the exact values in [0, 1], `EXACT`) and
+        `tabletop_<algo>_rank` (see `_tabletop`); `against`: d3rlpy's.
     """
     speeds = {f"{algo}_updates_per_s": _speed(algo, 30 if quick else 200) for algo in CRITIC_ALGORITHMS}
     errors = {f"line_{algo}_error": _line_error(algo, 300 if quick else 600) for algo in EXACT}
-    return {"metrics": {**speeds, **errors}, "against": {"d3rlpy 2.8.1 (updates/s)": D3RLPY}}
+    ranks = _tabletop(24, 200) if quick else _tabletop(120, 1000)
+    return {"metrics": {**speeds, **errors, **ranks}, "against": {"d3rlpy 2.8.1 (updates/s)": D3RLPY}}
 
 
 def _speed(algo: str, steps: int) -> float:
@@ -58,6 +64,42 @@ def _line_error(algo: str, steps: int) -> float:
         context = algorithm.target.embed(torch.eye(CELLS), torch.zeros(CELLS, 0))
         found = algorithm.target.value(context, torch.from_numpy(chunks).expand(CELLS, -1, -1, -1)).mean(0).numpy()
     return float(np.abs(found - exact)[shown].max())
+
+
+def _tabletop(episodes: int, steps: int) -> dict[str, float]:
+    """Learn from the weak policy's rollouts of all six tasks.
+
+    Args:
+        episodes: of all tasks together; three in ten are held out.
+        steps: of training.
+
+    Returns:
+        `tabletop_<algo>_rank`: rank correlation of the values of executed chunks with the returns that followed, in the
+        episodes held out.
+    """
+    from vla_rl.learn.value import train_value
+
+    with tempfile.TemporaryDirectory() as folder, redirect_stdout(sys.stderr):
+        root, policy = _rollouts(f"{folder}/rollouts", episodes)
+        asked = {**_common(), "data": (root,), "policy": policy, "reward": REWARD, "holdout": 0.3, "steps": steps}
+        runs = {algo: CriticRunConfig(algo=algo, out=f"{folder}/{algo}", **asked) for algo in TABLETOP}
+        scores = {algo: train_value(config, progress=False)["score"] for algo, config in runs.items()}
+    return {f"tabletop_{algo}_rank": 1.0 - score for algo, score in scores.items()}
+
+
+def _rollouts(folder: str, episodes: int) -> tuple[str, str]:
+    """What the weak policy did, rewarded: the data set, all eight candidates of every chunk in it; and that policy.
+
+    Raises:
+        RuntimeError: a command failed; it has said why.
+    """
+    from vla_rl import build, cli
+
+    drawn = ("--policy", POLICY, "--candidates", "8", "--selector", "random", "--seed", str(SEED))
+    played = ("collect", "--task", "all", "--episodes", str(episodes), "--out", folder, *drawn)
+    if cli.main(played) or cli.main(("dataset", "reward", folder, "--reward", REWARD, "--tag", REWARD)):
+        raise RuntimeError("no rollouts to learn from")
+    return str(build.dataset_root(folder)), str(build.check_policy(POLICY))
 
 
 def _common() -> dict[str, Any]:
