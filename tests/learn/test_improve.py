@@ -254,6 +254,7 @@ def test_where_nobody_corrected_the_critics_choice_is_imitated_or_it_is_said_why
         (["--method", "hil_serl", "--value", "nobody"], "no critic 'nobody'"),
         (["--value", "mine"], "--value: hg_dagger takes none; methods that do: recap, hil_serl, pvp, expo"),
         (["--method", "pvp", "--reward", "mine"], "--reward: pvp takes none; methods that do: recap, hil_serl, expo"),
+        (["--method", "recap", "--gamma", "0.9"], "--gamma: recap takes none; methods that do: hil_serl, pvp, expo"),
         (["--method", "hil_serl", "--set", "magic=1"], "hil_serl has no such setting"),
         (["--method", "hil_serl", "--share", "2"], "share must lie in"),
         (["--method", "expo", "--value", "tabletop"], "is a critic of iql, and expo is nothing but its own"),

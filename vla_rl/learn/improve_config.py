@@ -14,8 +14,12 @@ METHODS = {
     "expo": "a critic and small edits of the policy's chunks, and the best of both (EXPO)",
 }
 
-TAKERS = {"value": ("recap", "hil_serl", "pvp", "expo"), "reward": ("recap", "hil_serl", "expo")}
-"""Methods that judge by a critic, and those whose critics learn from rewards."""
+TAKERS = {
+    "value": ("recap", "hil_serl", "pvp", "expo"),
+    "reward": ("recap", "hil_serl", "expo"),
+    "gamma": ("hil_serl", "pvp", "expo"),
+}
+"""Methods that judge by a critic, those whose critics learn from rewards, and those that can discount them."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,8 @@ class ImproveConfig:
         if self.online and self.reward:
             raise ValueError("--reward names rewards that new episodes have not: --online takes the operator's marks")
         for name, methods in TAKERS.items():
-            if getattr(self, name) and self.method not in methods:
+            asked = getattr(self, name) != getattr(type(self), name)
+            if asked and self.method not in methods:
                 raise ValueError(f"--{name}: {self.method} takes none; methods that do: {', '.join(methods)}")
         if min(self.steps, self.critic_steps, self.batch, self.every) < 1 or self.rounds < 0:
             raise ValueError("--steps, --critic-steps, --batch and --every must be at least 1, --rounds at least 0")
