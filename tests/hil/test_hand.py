@@ -207,6 +207,27 @@ def test_a_takeover_that_was_under_way_before_us_holds_until_somebody_takes_over
     assert bench.asked == [("take_over", True)]
 
 
+@pytest.mark.parametrize("over", [Mode.STOPPED, Mode.PAUSED, Mode.AUTONOMOUS])
+def test_a_takeover_that_is_over_before_its_answer_comes_leaves_the_arm_with_nobody(over):
+    bench = Bench()
+    bench.desk.heartbeat("ann")
+    bench.desk.take_over(True, "ann")
+    bench.desk.moded(over)  # of a topic that keeps the newest alone: CORRECTING was pushed out
+    bench.desk.answered("take_over", True, "")
+    view = bench.desk.view()
+    assert (view.mode, view.operator) == (over, "")
+    assert bench.desk.reset_stop("bob") == (True, "")
+    assert not bench.desk.driving
+
+
+def test_a_hand_back_that_is_answered_after_a_stop_does_not_hide_the_stop():
+    bench = page_drives()
+    bench.desk.take_over(False, "ann")
+    bench.desk.moded(Mode.STOPPED)
+    bench.desk.answered("take_over", True, "")
+    assert bench.desk.view().mode is Mode.STOPPED
+
+
 def leader(at):
     device = Fed("leader arm")
     device.put(Command(targets=at), 10**9)

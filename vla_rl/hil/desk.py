@@ -61,8 +61,9 @@ class Desk:
         self.obstacle = ""
         self._values: deque[tuple[int, float, float]] = deque(maxlen=VALUES)
         self._messages: deque[Message] = deque(maxlen=MESSAGES)
-        self._asked: deque[tuple[bool, int]] = deque()  # of takeovers and hand-backs that control has not answered yet
+        self._asked: deque[tuple[bool, int, int]] = deque()  # takeovers and hand-backs that are not answered yet
         self._mode: Mode | None = None
+        self._told_modes = 0  # how often control has told its mode
         self._source: Source | None = None
         self._reason = self._help = self._instruction = self._device = ""
         self._device_alive = False
@@ -99,7 +100,7 @@ class Desk:
             answer = self._lease.claim(operator) if on else self._lease.allows(operator)
             if not answer[0] or (on and mine):
                 return self._told(answer)
-            self._asked.append((on, self._clock()))
+            self._asked.append((on, self._clock(), self._told_modes))
             self._ports.control("take_over", on)
             return True, ""
 
@@ -254,20 +255,24 @@ class Desk:
     # -- what hil_node feeds ----------------------------------------------------------------------------------------
 
     def moded(self, mode: Mode) -> None:
-        """Who may act from now on."""
+        """Who may act from now on, as control tells it."""
         with self._lock:
-            before, self._mode = self._mode, mode
-            if mode is before:
-                return
-            self._help = self._help if mode is Mode.PAUSED else ""
-            if mode is Mode.CORRECTING:
-                self._episodes.drove(0.0, 1)
-                if not self._lease.holder:
-                    self._lease.claim(self._device or "somebody")
-                    self._lease.lost = before is None  # a takeover from before us: who drove, and where, is not known
-            elif before is Mode.CORRECTING:
-                self._lease.release()
-            self.say(f"{mode}{f', {self._lease.holder} drives' if mode is Mode.CORRECTING else ''}")
+            self._told_modes += 1
+            self._enter(mode)
+
+    def _enter(self, mode: Mode) -> None:
+        before, self._mode = self._mode, mode
+        if mode is before:
+            return
+        self._help = self._help if mode is Mode.PAUSED else ""
+        if mode is Mode.CORRECTING:
+            self._episodes.drove(0.0, 1)
+            if not self._lease.holder:
+                self._lease.claim(self._device or "somebody")
+                self._lease.lost = before is None  # a takeover from before us: who drove, and where, is not known
+        elif before is Mode.CORRECTING:
+            self._lease.release()
+        self.say(f"{mode}{f', {self._lease.holder} drives' if mode is Mode.CORRECTING else ''}")
 
     def stepped(self, source: Source, reason: str, seconds: float) -> None:
         """Who acted for a period of so many seconds, and why the arm holds."""
@@ -277,12 +282,14 @@ class Desk:
                 self._episodes.drove(seconds)
 
     def answered(self, name: str, granted: bool, why: str) -> None:
-        """What control said to a request."""
+        """What control said to a request; a mode that it has told since it was asked is newer than its answer."""
         with self._lock:
-            on = self._asked.popleft()[0] if name == "take_over" and self._asked else None
+            on, _, told = self._asked.popleft() if name == "take_over" and self._asked else (None, 0, 0)
             if granted:
-                if on is not None:
-                    self.moded(Mode.CORRECTING if on else Mode.AUTONOMOUS)
+                if on is not None and told == self._told_modes:
+                    self._enter(Mode.CORRECTING if on else Mode.AUTONOMOUS)
+                elif on and not self.wanted:  # granted, and over already: somebody stopped it just then
+                    self._lease.release()
                 return
             self.say(f"{name}: {why}", 1)
             if name == "take_over" and not self.correcting:
