@@ -12,9 +12,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from sample_episodes import JOINTS, TASKS, columns, fill
+from sample_episodes import JOINTS, TASKS, columns, fill, meta
 
 from vla_rl.data.cache import build
+from vla_rl.data.dataset import open_dataset
+from vla_rl.data.inspect import check
 from vla_rl.data.lerobot import OutputExistsError, export
 from vla_rl.data.writers import PngWriter, features
 from vla_rl.record.durable import LockedError, locked
@@ -49,6 +51,16 @@ def test_store_to_lerobot_to_cache_keeps_every_number_and_image(
         assert meta.items() <= cache.episodes[number].items()
     assert len(cache) == sum(len(c["action"]) for c, _ in EpisodeStore(store, readonly=True))
     assert cache.names["action"] == JOINTS
+
+
+@pytest.mark.parametrize(("kind", "lengths"), [("png", (12, 1, 12)), ("png", (1, 1)), ("video", (1, 12))])
+def test_an_episode_of_a_single_row_costs_no_data_set(kind, lengths, tmp_path: Path) -> None:
+    with EpisodeStore(tmp_path / "store") as store:
+        for number, length in enumerate(lengths):
+            store.append(columns(number, length), meta(number))
+    made = export(tmp_path / "store", tmp_path / "set", images=kind)
+    assert [episode["length"] for episode in open_dataset(made).episodes] == [*lengths]
+    assert check(made) == []
 
 
 @pytest.mark.parametrize("kind", ["png", "video"])

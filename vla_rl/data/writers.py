@@ -7,7 +7,7 @@ over as they are: LeRobot's frame-by-frame writer would decode and encode every 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -74,6 +74,8 @@ class VideoWriter:
             image_writer_threads=2,  # its streaming encoder is quicker, but drops frames where the encoder falls behind
             video_backend="pyav",
         )
+        meta: Any = self._dataset.meta
+        meta.save_episode = _told_in_floats(meta.save_episode)
 
     def add(self, columns: Mapping[str, Any], instruction: str) -> None:
         """Add a whole episode, images as (T, H, W, 3) uint8."""
@@ -117,7 +119,7 @@ class PngWriter:
         chunk, file = self._write(numbers, {camera: columns[camera] for camera in self._cameras})
         where = {"data/chunk_index": chunk, "data/file_index": file}
         where |= {"dataset_from_index": start, "dataset_to_index": start + length}
-        self._meta.save_episode(number, length, [instruction], statistics, where)
+        _told_in_floats(self._meta.save_episode)(number, length, [instruction], statistics, where)
 
     def close(self) -> None:
         """Finish all files."""
@@ -186,6 +188,22 @@ def _image_statistics(files: Sequence[bytes]) -> dict[str, NDArray[Any]]:
     rgb = np.moveaxis(np.stack(images)[..., ::-1], -1, 1)
     stats = get_feature_stats(rgb, axis=(0, 2, 3), keepdims=True)
     return {key: value if key == "count" else np.squeeze(value / 255.0, axis=0) for key, value in stats.items()}
+
+
+def _told_in_floats(save: Callable[..., None]) -> Callable[..., None]:
+    """LeRobot's `save_episode` with statistics as floats.
+
+    Those of an episode of a single row are as its numbers are, of all others floats, and Arrow has no column of both.
+    """
+
+    def saved(number: int, length: int, tasks: list[str], statistics: Mapping[str, Any], where: dict[str, Any]) -> None:
+        floats = {
+            name: {key: v if key == "count" else np.asarray(v, np.float64) for key, v in stats.items()}
+            for name, stats in statistics.items()
+        }
+        save(number, length, tasks, floats, where)
+
+    return saved
 
 
 def _quiet() -> None:
