@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from test_bc import EPISODES, LENGTH, cache
 from test_extraction import H, small
 
+from vla_rl.data.chunks import ChunkDataset
 from vla_rl.data.sidecars import CandidateTable
 from vla_rl.learn import preference
 from vla_rl.learn.bc import BehaviourCloning
@@ -84,6 +85,20 @@ def test_chunks_end_where_the_human_let_go_and_hold_what_was_executed(tmp_path, 
     assert np.array_equal(items["action"][0, :7].numpy(), executed[5:12])  # though policy_action is there and valid
     shown = learner._items(np.array([3]))
     assert np.array_equal(shown["action"][0].numpy(), learner.caches[0].columns["policy_action"][3 : 3 + H])
+
+
+def test_no_chunk_reaches_over_a_pause_in_a_correction(tmp_path, start):
+    paused, shown = session(), cache()
+    for source in (paused, shown):  # somebody paused, set the scene anew, and went on
+        source.columns["stamp_ns"] = np.arange(ROWS) * 33_333_333 + 5 * 10**9 * (np.arange(ROWS) >= 8)
+    learner = HGDagger(HGDaggerConfig(**small(tmp_path, init=start)), [shown, paused])
+    items = learner._items(np.array([6, 7, 8, ROWS + 5, ROWS + 7, ROWS + 8]))
+    assert (~items["action_is_pad"]).sum(1).tolist() == [2, 1, H, 3, 1, 4]
+    executed = paused.columns["action"]
+    assert np.array_equal(items["action"][3, :3].numpy(), executed[5:8])
+    assert np.array_equal(items["action"][3, 3].numpy(), executed[7])
+    past = ChunkDataset(paused, H, n_obs_steps=3).batch(np.array([9]))["observation.state"]
+    assert np.array_equal(past[0].numpy(), paused.columns["observation.state"][[8, 8, 9]])
 
 
 def test_demonstrations_are_imitated_at_a_pace_and_the_human_at_his_own(tmp_path, start):

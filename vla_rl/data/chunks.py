@@ -12,6 +12,7 @@ from torch import Tensor
 
 from vla_rl.data.cache import FrameCache
 from vla_rl.data.dataset import DatasetError
+from vla_rl.data.outcomes import left_alone
 from vla_rl.data.weights import following, grasps, shares
 
 Keep = Callable[[Mapping[str, Any]], bool]
@@ -27,6 +28,8 @@ class ChunkDataset:
         past              o o o                      n_obs_steps frames up to t, the first one repeated before 0
         chunk                   a a a a a a a P P    horizon actions from t on, the last one repeated where padded
         at pace 2               a   a   a   a P P    every second of them: the same movement in half of the time
+
+    Where the arm was left alone for long (see `data.outcomes.left_alone`), what came before ends like an episode.
 
     Args:
         caches: one cache, or several with the same cameras, observations, actions, names and fps; where one has labels
@@ -156,7 +159,7 @@ class ChunkDataset:
             `labels.*` (B, ...) and extra columns; `task` list of str; `weight` (B,) float32.
         """
         rows = self.rows[np.asarray(indices)]
-        start, last = self._starts[self._episode[rows]], self._starts[self._episode[rows] + 1] - 1
+        start, last = self._bounds[:, rows]
         ahead = self.ahead(indices)
         past = np.maximum(rows[:, None] + np.arange(1 - self.n_obs_steps, 1), start[:, None])
         if self.n_obs_steps == 1:
@@ -172,7 +175,7 @@ class ChunkDataset:
         return batch
 
     def ahead(self, indices: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Where the steps of chunks lie, (B, H), in rows; past an episode's last row they are padding."""
+        """Where the steps of chunks lie, (B, H), in rows; past an episode's last row, or a pause's, they are padding."""
         rows = self.rows[np.asarray(indices)]
         return np.asarray(rows[:, None] + self._pace[rows][:, None] * np.arange(self.horizon), np.float64)
 
@@ -184,6 +187,7 @@ class ChunkDataset:
         lengths = np.diff(self._starts)
         self._episode = np.repeat(np.arange(len(lengths)), lengths)
         self._offset = np.arange(self._starts[-1]) - np.repeat(self._starts[:-1], lengths)
+        self._bounds = self._unbroken()
         self.tasks = tuple(dict.fromkeys(task for cache in self._caches for task in cache.tasks))
         self._task_texts = np.array([*self.tasks, ""], dtype=object)
         position = {task: i for i, task in enumerate(self.tasks)}
@@ -191,6 +195,13 @@ class ChunkDataset:
         found = [np.asarray(c.columns["task_index"]) for c in self._caches]
         known = [np.where((f >= 0) & (f < len(t) - 1), f, len(t) - 1) for f, t in zip(found, tables, strict=True)]
         self._task = np.concatenate([t[k] for t, k in zip(tables, known, strict=True)])
+
+    def _unbroken(self) -> NDArray[np.int64]:
+        """First and last row of what followed without a pause, in its episode, around each row, (2, N)."""
+        paused = np.flatnonzero(np.concatenate([left_alone(cache) for cache in self._caches])) + 1
+        borders = np.union1d(self._starts, paused[paused < self._starts[-1]])
+        lengths = np.diff(borders)
+        return np.stack([np.repeat(borders[:-1], lengths), np.repeat(borders[1:] - 1, lengths)])
 
     def _load(self, device: torch.device | None) -> None:
         """Numbers into memory, or everything onto `device`."""

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from vla_rl.data.cache import FrameCache
 from vla_rl.types import Outcome
 
+PAUSE_NS = 500_000_000  # what was seen later than this after an action is none of its doing
+
 
 @dataclass(frozen=True, eq=False)
 class Endings:
@@ -59,6 +61,15 @@ def successes(cache: FrameCache) -> tuple[bool | None, ...]:
     seen = np.logical_or.reduceat(flags, cache.starts[:-1]).tolist()
     found = [s if k is None else k for k, s in zip(known, seen, strict=True)]
     return tuple(f or None if t == Outcome.UNKNOWN else f for f, t in zip(found, told, strict=True))
+
+
+def left_alone(cache: FrameCache) -> NDArray[np.bool_]:
+    """Whether nobody acted for long after a row, (N,): the arm was paused or stopped, and whoever reset the scene did.
+
+    Sessions leave such periods out; nothing may be bootstrapped, and no chunk imitated, over the hole.
+    """
+    stamps = np.asarray(cache.columns.get("stamp_ns", np.zeros(len(cache), np.int64))).reshape(len(cache))
+    return np.diff(stamps, append=stamps[-1:]) > max(PAUSE_NS, 3e9 / cache.fps)
 
 
 def _unmerged(

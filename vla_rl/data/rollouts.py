@@ -15,12 +15,11 @@ from vla_rl.data.chunks import Keep
 from vla_rl.data.dataset import DatasetError
 from vla_rl.data.decode import Progress
 from vla_rl.data.features import FeatureStore, FeatureTable
-from vla_rl.data.outcomes import endings
+from vla_rl.data.outcomes import endings, left_alone
 from vla_rl.data.sidecars import CandidateTable, read_column
 from vla_rl.data.trajectories import Trajectories
 
 REWARD, RETURN = "reward", "return"  # columns of sidecars
-PAUSE_NS = 500_000_000  # what was seen later than this after an action is none of its doing
 
 
 @dataclass(frozen=True)
@@ -102,7 +101,7 @@ def trajectories(
         state=cache.columns.get("observation.state"),
         action=_proposed(cache, human) if proposed else cache.columns["action"],
         done=over.done,
-        truncated=over.truncated | (_left(cache) & ~over.done),
+        truncated=over.truncated | (left_alone(cache) & ~over.done),
         intervention=human,
         starts=cache.starts,
         success=[each is True for each in over.success],
@@ -112,15 +111,6 @@ def trajectories(
         demonstrated=human | _undecided(cache),
         **numbers,
     )
-
-
-def _left(cache: FrameCache) -> NDArray[np.bool_]:
-    """Whether nobody acted for long after a row, (N,): the arm was paused or stopped, and whoever reset the scene did.
-
-    Sessions leave such periods out; nothing may be bootstrapped over the hole.
-    """
-    stamps = np.asarray(cache.columns.get("stamp_ns", np.zeros(len(cache), np.int64))).reshape(len(cache))
-    return np.diff(stamps, append=stamps[-1:]) > PAUSE_NS
 
 
 def _undecided(cache: FrameCache) -> NDArray[np.bool_]:
