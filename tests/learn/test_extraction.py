@@ -282,6 +282,17 @@ def test_recap_tells_the_share_that_was_better_and_trusts_what_never_failed(tmp_
     assert learner.policy.advantage.vectors.grad.abs().sum() > 0
 
 
+def test_a_humans_chunk_is_better_only_as_far_as_the_human_drove(tmp_path, start, critic):
+    source = cache()
+    drove = np.zeros((EPISODES, LENGTH), bool)
+    drove[0, 5:12] = True
+    source.columns["intervention"] = drove.reshape(-1)
+    critic(trajectories(source))
+    learner = Recap(RecapConfig(**small(tmp_path, init=str(start), critic="c")), [source])
+    items = learner._items(np.array([2, 5, 11, LENGTH - 1]))
+    assert (~items["action_is_pad"]).sum(1).tolist() == [H, 7, 1, 1]
+
+
 def test_a_recap_policy_starts_as_its_base_and_survives_saving(tmp_path, start, critic):
     source = cache()
     critic(trajectories(source))

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from vla_rl.learn.advantages import carried
 from vla_rl.learn.bc import train_bc
+from vla_rl.learn.corrections import Drivers
 from vla_rl.learn.extraction import PolicyExtraction
 from vla_rl.learn.extraction_config import RecapConfig
 from vla_rl.policy.configuration_vla_rl import VLAConfig
@@ -51,10 +52,16 @@ class Recap(PolicyExtraction[RecapConfig]):
             flawless = np.array([bool(each.success.all() and not each.intervention.any()) for each in judged.sets])
             label |= flawless[owner]
         self.better = label[self._rows()]
+        drivers = Drivers.of(self.caches, 0)
+        self.ends = np.where(drivers.human, drivers.ends, len(drivers.human))
 
     def _items(self, indices: NDArray[np.int64]) -> dict[str, Any]:
-        """Items with their label."""
-        return {**super()._items(indices), "advantage": torch.from_numpy(self.better[indices])}
+        """Items with their label; a human's chunk, which counts as better, is padded from where he let go on."""
+        batch = super()._items(indices)
+        last = self.ends[self._rows()[indices]] - 1
+        past = torch.from_numpy(self.data.ahead(indices) > last[:, None]).to(batch["action_is_pad"].device)
+        label = torch.from_numpy(self.better[indices])
+        return {**batch, "action_is_pad": batch["action_is_pad"] | past, "advantage": label}
 
     def _adapted(self, config: VLAConfig) -> VLAConfig:
         """With the condition, its dropout and its guidance."""
