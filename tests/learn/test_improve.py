@@ -236,6 +236,18 @@ def test_where_nobody_corrected_the_critics_choice_is_imitated_or_it_is_said_why
     assert not (tmp_path / "pvp").exists()
 
 
+@pytest.mark.parametrize("other", ["method", "session", "data"])
+def test_what_was_begun_is_gone_on_with_as_it_was_begun_or_not_at_all(world, tmp_path, capsys, other):
+    assert improved(world, tmp_path / "out", "--data", str(world["shown"])) == 0
+    assert improved(world, tmp_path / "out", "--data", str(world["shown"]), "--resume", steps=3) == 0
+    before = (tmp_path / "out/improve.json").read_bytes()
+    changes = {"method": {"method": "preference"}, "session": {"session": store(tmp_path / "other")}}
+    more = [] if other == "data" else ["--data", str(world["shown"])]
+    assert improved(world, tmp_path / "out", *more, "--resume", **changes.get(other, {})) == 1
+    assert f"was begun otherwise: --{other} was " in capsys.readouterr().err
+    assert (tmp_path / "out/improve.json").read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("more", "said"),
     [

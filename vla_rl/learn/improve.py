@@ -4,6 +4,7 @@
 
     OUT/critic/         the run of the critic, for methods that have one
     OUT/policy/         the run of the policy: a checkpoint for --policy
+    OUT/asked.json      what --resume goes on with: method, sessions, demonstrations, policy
     OUT/improve.json    what was asked, what came of it, and what the sessions say of the policy that drove them
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,7 +40,7 @@ from vla_rl.policy.folder import read_config
 from vla_rl.reward.label import label
 from vla_rl.value.checkpoint import read_card
 
-RESULT = "improve.json"
+RESULT, ASKED = "improve.json", "asked.json"
 TAG = {"recap": "recap", "hil_serl": "marks", "expo": "marks"}
 """Sidecars with the rewards that a method's critic learns from; pvp needs none."""
 
@@ -61,7 +63,8 @@ def improve(config: ImproveConfig, progress: bool = True) -> Result:
         JSON-ready: `policy` (checkpoint), `critic` (folder, or ""), `session` (`rounds.Round`), `curve`, `train`.
 
     Raises:
-        ValueError: sessions, demonstrations, policy and critic do not fit, or nothing was corrected.
+        ValueError: sessions, demonstrations, policy and critic do not fit, nothing was corrected, or --resume asks for
+            something else than what `out` was begun with.
     """
     kind = POLICIES.get(config.method, BestChunkConfig)
     kind(**_asked(config, kind))  # what can not be is refused before anything is trained
@@ -78,6 +81,25 @@ def improve(config: ImproveConfig, progress: bool = True) -> Result:
     Path(config.out).mkdir(parents=True, exist_ok=True)
     write_json(Path(config.out) / RESULT, result)
     return result
+
+
+def _begin(config: ImproveConfig) -> None:
+    """Write down what is asked, or hold it against what `out` was begun with: its weights speak of that alone.
+
+    Raises:
+        ValueError: it was begun with something else; names it, with both sides.
+    """
+    out = Path(config.out)
+    asked = {"method": config.method, "policy": os.path.abspath(config.policy)}
+    asked |= {name: " ".join(map(os.path.abspath, getattr(config, name))) for name in ("session", "data")}
+    if not any((out / run).is_dir() for run in ("policy", "critic")):
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(out / ASKED, asked)
+    elif config.resume and (out / ASKED).is_file():
+        before = json.loads((out / ASKED).read_text())
+        other = [name for name, now in asked.items() if before.get(name) != now]
+        if said := [f"--{name} was {before.get(name) or 'none'}, now {asked[name] or 'none'}" for name in other]:
+            raise ValueError(f"--resume: {out} was begun otherwise: {'; '.join(said)}")
 
 
 def require_fit(root: str, policy: str) -> None:
@@ -261,7 +283,8 @@ def _value(name: str, text: str, default: Any) -> Any:
 
 
 def _common(config: ImproveConfig, folder: str) -> Result:
-    """What critic and policy are told alike."""
+    """What critic and policy are told alike, once it is sure that the folder is theirs."""
+    _begin(config)
     out = Path(config.out) / folder
     return {
         "data": (*config.data, *config.session),
