@@ -175,7 +175,7 @@ class ChunkDataset:
         return batch
 
     def ahead(self, indices: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Where the steps of chunks lie, (B, H), in rows; past an episode's last row, or a pause's, they are padding."""
+        """Where the steps of chunks lie, (B, H), in rows; past an episode's last row, or a pause, they are padding."""
         rows = self.rows[np.asarray(indices)]
         return np.asarray(rows[:, None] + self._pace[rows][:, None] * np.arange(self.horizon), np.float64)
 

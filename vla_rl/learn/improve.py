@@ -44,6 +44,9 @@ RESULT, ASKED = "improve.json", "asked.json"
 TAG = {"recap": "recap", "hil_serl": "marks", "expo": "marks"}
 """Sidecars with the rewards that a method's critic learns from; pvp needs none."""
 
+SETTLED = ("data", "sessions", "out", "init", "critic", "reward", "resume")
+"""Settings of a method's run that improve itself decides: another value would make a liar of its report."""
+
 KINDS: dict[type, str] = {bool: "true or false", int: "a whole number", float: "a number", tuple: "a list like [1, 2]"}
 """What --set takes, in words."""
 
@@ -252,10 +255,13 @@ def _overrides(config: ImproveConfig, kind: type[RunConfig]) -> Result:
     """`--set` as fields of the method's config.
 
     Raises:
-        ValueError: one names no field, and the message lists them; or its value is of another kind than the default.
+        ValueError: one names no field, and the message lists them; or one that improve decides itself; or its value is
+            of another kind than the default.
     """
-    default, found, names = kind(), {}, _names(kind)
+    default, found, names = kind(), {}, [name for name in _names(kind) if name not in SETTLED]
     for name, text in config.settings().items():
+        if name in SETTLED:
+            raise ValueError(f"--set {name}: improve decides that itself, by its own flags (--session, --out, ...)")
         if name not in names:
             raise ValueError(f"--set {name}: {config.method} has no such setting; there are: {', '.join(names)}")
         found[name] = _value(name, text, getattr(default, name))
