@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from sample_episodes import JOINTS, TASKS, columns, fill, meta
+from sample_episodes import JOINTS, TASKS, columns, fill
+from sample_episodes import meta as meta_of
 
 from vla_rl.data.cache import build
 from vla_rl.data.dataset import open_dataset
@@ -57,7 +58,7 @@ def test_store_to_lerobot_to_cache_keeps_every_number_and_image(
 def test_an_episode_of_a_single_row_costs_no_data_set(kind, lengths, tmp_path: Path) -> None:
     with EpisodeStore(tmp_path / "store") as store:
         for number, length in enumerate(lengths):
-            store.append(columns(number, length), meta(number))
+            store.append(columns(number, length), meta_of(number))
     made = export(tmp_path / "store", tmp_path / "set", images=kind)
     assert [episode["length"] for episode in open_dataset(made).episodes] == [*lengths]
     assert check(made) == []
