@@ -255,6 +255,29 @@ def test_when_the_clock_steps_rows_stay_aligned_and_time_goes_on(tmp_path, leap)
         assert np.array_equal(cv2.imdecode(file, cv2.IMREAD_COLOR)[..., ::-1], picture_of(t))
 
 
+ENDS = [("success", 60, False), ("failure", 60, False), ("success", 110, True)]
+
+
+@pytest.mark.parametrize(("outcome", "until", "kept"), ENDS)
+def test_a_mark_of_an_end_that_no_row_has_seen_makes_no_row_a_terminal(tmp_path, outcome, until, kept):
+    recorder, said = Recorder(open_session(tmp_path / "s")), []
+    recorder.take(message("instruction", cdr.STRING, cdr.string("lift it"), stamped=False))
+    recorder.mark(Marks(recording=True))
+    for t in range(140):
+        now = START + t * PERIOD
+        for each in (camera("front", t, now), joint_states(joints(t), now))[t >= until :]:
+            at(recorder, each, t)
+        data = step(now + TICK, joints(t), joints(t), POLICY, AUTONOMOUS, START, 1)
+        at(recorder, message("control/step", cdr.JOINT_STATE, data), t)
+    recorder.mark(Marks(outcome=Outcome(outcome)))
+    recorder.close()
+    [(found, meta, _)] = SessionEpisodes(tmp_path / "s", said.append).episodes()
+    assert meta["outcome"] == (outcome if kept else "unknown")
+    assert (found["next.done"][-1], found["next.truncated"][-1]) == (kept, not kept)
+    assert found["next.reward"].any() == found["next.success"].any() == (kept and outcome == "success")
+    assert [line.startswith("episode 000000 counts as unknown") for line in said] == [True] * (not kept)
+
+
 def test_without_a_camera_there_is_no_row_rather_than_an_invented_one(tmp_path):
     recorder = Recorder(open_session(tmp_path / "s", ["front", "wrist"]))
     play(recorder, 10)

@@ -104,6 +104,11 @@ class SessionEpisodes:
             except (ValueError, OSError) as error:  # whatever is wrong with it costs this one alone
                 self._said(f"episode {entry.number:06d} is left out: {error}")
                 continue
+            if "unseen_outcome" in meta:
+                lost = (
+                    f"{meta['unseen_outcome']} was marked {meta['unseen_s']:.0f} s after a camera or the joints stopped"
+                )
+                self._said(f"episode {entry.number:06d} counts as unknown: {lost}")
             yield (_decoded(found) if decode else found), meta, drawn
 
 
@@ -218,7 +223,7 @@ class _Stream:
 
 
 def _episode(tape: Tape, rows: Sequence[_Row], entry: EpisodeEntry, spec: RobotSpec) -> Episode:
-    outcome = Outcome(entry.meta.get("outcome", Outcome.UNKNOWN))
+    outcome = Outcome.UNKNOWN if _unseen(tape, rows, entry) else Outcome(entry.meta.get("outcome", Outcome.UNKNOWN))
     chunks = {stamp: i for i, stamp in enumerate(dict.fromkeys(row.period.chunk_stamp_ns for row in rows))}
     instruction = tape.instruction_at(rows[0].period.log_ns)
     times = _times([row.period.stamp_ns for row in rows], round(1e9 / spec.rate))
@@ -249,6 +254,15 @@ def _episode(tape: Tape, rows: Sequence[_Row], entry: EpisodeEntry, spec: RobotS
     return Episode(steps, instruction, outcome, Termination.OPERATOR, spec.rate)
 
 
+def _unseen(tape: Tape, rows: Sequence[_Row], entry: EpisodeEntry) -> dict[str, Any]:
+    """Where somebody went on for long after the last row: the mark speaks of an end that no row has, {} elsewhere."""
+    acted = [p.log_ns for p in tape.periods if p.executed is not None and p.source is not Source.HOLD]
+    missing, said = max(acted) - rows[-1].period.log_ns, entry.meta.get("outcome", Outcome.UNKNOWN)
+    return (
+        {} if missing <= STALE_NS or said == Outcome.UNKNOWN else {"unseen_outcome": said, "unseen_s": missing * 1e-9}
+    )
+
+
 def _times(stamps: Sequence[int], period_ns: int) -> list[int]:
     """Stamps that grow: where the robot's clock went back, or leapt, a period is what passed."""
     passed = np.diff(np.array(stamps, np.int64))
@@ -267,6 +281,7 @@ def _story(tape: Tape, rows: Sequence[_Row], entry: EpisodeEntry) -> dict[str, A
         "held_steps": sum(p.source is Source.HOLD for p in tape.periods),
         "dropped_steps": sum(p.source is not Source.HOLD for p in tape.periods) - len(rows),
         "weights": tape.about.get("weights", {}),
+        **_unseen(tape, rows, entry),
         **({"other_instructions": sorted(others)} if others else {}),
     }
 
