@@ -15,13 +15,16 @@ from vla_rl.data.dataset import open_dataset
 from vla_rl.data.features import FeatureTable
 from vla_rl.data.lerobot import export
 from vla_rl.data.rollouts import trajectories
+from vla_rl.data.sessions import NoRowsError
 from vla_rl.data.sidecars import read_column, tags
-from vla_rl.learn import online, versions
+from vla_rl.learn import online, preference, versions
 from vla_rl.learn.bc import train_bc
 from vla_rl.learn.config import BCConfig
 from vla_rl.learn.hg_dagger import NothingToImitateError
+from vla_rl.learn.improve import improve as offline
 from vla_rl.learn.improve_config import METHODS, ImproveConfig
 from vla_rl.learn.online import Online
+from vla_rl.learn.preference import Pairs
 from vla_rl.policy.modeling_vla_rl import VLAPolicy
 from vla_rl.record.candidates import Draw, stack
 from vla_rl.record.store import EpisodeStore
@@ -206,6 +209,28 @@ def test_a_round_with_nothing_to_imitate_says_so_and_waits_for_more_episodes(wor
     assert learner.run(said=said.append)["episodes"] == 2
     assert said == ["round 1 waits for 1 more episodes: nobody corrected anything"]
     assert [config.resume for config in asked] == [False, False]
+
+
+def test_a_session_without_a_row_or_a_pair_yet_is_waited_for(world, tmp_path, monkeypatch):
+    store(tmp_path / "live", 1)
+    said, rounds = [], iter([NoRowsError("the session has no row"), None])
+
+    def sessions():
+        if error := next(rounds):
+            raise error
+        return (str(export(tmp_path / "live/episodes", tmp_path / "live/dataset")),)
+
+    def improve(config, progress):
+        return {"policy": str(world["policy"]), "critic": ""}
+
+    learner = learner_of(tmp_path / "live", world, improve, monkeypatch)
+    learner._sessions = sessions
+    assert learner.run(said=said.append)["episodes"] == 2
+    assert said == ["round 1 waits for 1 more episodes: the session has no row"]
+    monkeypatch.setattr(preference, "pairs", lambda drivers, *_: Pairs(np.zeros(0, np.int64), np.zeros((0, H, 6))))
+    asked = {"session": (str(world["session"]),), "policy": str(world["policy"]), "out": str(tmp_path / "no")}
+    with pytest.raises(NothingToImitateError, match="needs recorded candidates"):
+        offline(ImproveConfig(**asked, method="preference", **QUICK), progress=False)
 
 
 def test_a_learner_killed_while_it_pushed_knows_what_it_had_learned_from(world, tmp_path, monkeypatch):

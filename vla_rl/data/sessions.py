@@ -44,7 +44,7 @@ IMAGE = "observation.images."
 
 
 class NoRowsError(ValueError):
-    """An episode in which nothing can be learned from: no step, or a stream that was never there."""
+    """An episode, or a session, with nothing to learn from: no step, or a stream that was never there."""
 
 
 class SessionEpisodes:
@@ -350,7 +350,7 @@ def dataset_of(root: str | Path, said: Callable[[str], None] = lambda _: None) -
 
     Raises:
         NotASessionError: the folder is no session.
-        ValueError: no episode of it has anything to learn from; a data set of what was discarded since is removed.
+        NoRowsError: no episode of it has anything to learn from; a data set of what was discarded since is removed.
         DiskFullError: no room; the session is untouched.
     """
     made = SessionFolder(root).root / folder.DATASET
@@ -359,7 +359,7 @@ def dataset_of(root: str | Path, said: Callable[[str], None] = lambda _: None) -
         if episodes.schema is None:
             if (made / MARKER).is_file():
                 shutil.rmtree(made)
-            raise ValueError(f"the session {root} has no complete episode with anything to learn from")
+            raise NoRowsError(f"the session {root} has no complete episode with anything to learn from")
         return export(episodes, made, said=said)
 
 

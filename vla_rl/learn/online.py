@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from vla_rl.data.lerobot import snapshot
+from vla_rl.data.sessions import NoRowsError
 from vla_rl.learn import versions
 from vla_rl.learn.hg_dagger import NothingToImitateError
 from vla_rl.learn.improve import RESULT, improve
@@ -94,7 +95,7 @@ class Online:
             seen = count
             try:
                 result = self._round(done + 1, count)
-            except NothingToImitateError as error:
+            except (NothingToImitateError, NoRowsError) as error:
                 shutil.rmtree(self._folder(done + 1), ignore_errors=True)
                 said(f"round {done + 1} waits for {self.config.every} more episodes: {error}")
                 continue

@@ -21,7 +21,7 @@ from vla_rl.data.sidecars import read_candidates
 from vla_rl.learn.bc import train_bc
 from vla_rl.learn.correction_config import PreferenceConfig
 from vla_rl.learn.corrections import Drivers
-from vla_rl.learn.hg_dagger import HGDagger
+from vla_rl.learn.hg_dagger import HGDagger, NothingToImitateError
 from vla_rl.policy.modeling_vla_rl import VLAPolicy
 
 Batch = Mapping[str, Any]
@@ -122,7 +122,9 @@ class Preference(HGDagger):
         super().prepare()
         found = pairs(self.drivers, *self._proposals())
         if not len(found.rows):
-            raise ValueError("no chunk was proposed while a human drove: preference needs recorded candidates")
+            raise NothingToImitateError(
+                "no chunk was proposed while a human drove: preference needs recorded candidates"
+            )
         self.rejected = found.rejected
         self.slot = np.full(len(self.drivers.human), -1)
         self.slot[found.rows] = np.arange(len(found.rows))
