@@ -215,6 +215,12 @@ def test_recap_asks_for_the_reward_that_the_critics_values_are_of(tmp_path, star
     with pytest.raises(ValueError, match=r"the reward 'sooner', not of next.reward: --reward sooner"):
         Recap(RecapConfig(**small(tmp_path, init=str(start), critic="c")), [source])
     Recap(RecapConfig(**small(tmp_path, init=str(start), critic="c", reward="sooner")), [source])
+    with pytest.raises(ValueError, match=r"of the reward 'sooner', not of the reward 'sparse': --reward sooner"):
+        Recap(RecapConfig(**small(tmp_path, init=str(start), critic="c", reward="sparse")), [source])
+    found.folder.card["training"] = {"reward": ""}
+    with pytest.raises(ValueError, match=r"of next.reward, not of the reward 'sparse': leave out --reward"):
+        Recap(RecapConfig(**small(tmp_path, init=str(start), critic="c", reward="sparse")), [source])
+    Recap(RecapConfig(**small(tmp_path, init=str(start), critic="c")), [source])
 
 
 def test_a_policy_that_is_not_ours_is_nothing_to_go_on_from(tmp_path):

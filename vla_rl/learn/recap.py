@@ -32,17 +32,27 @@ def better_than_expected(advantage: NDArray[np.float32], owner: NDArray[np.int64
     return found
 
 
+def _require_reward(paid: str | None, asked: str) -> None:
+    """Raise ValueError where steps of one reward would be added to a critic's values of another.
+
+    Args:
+        paid: tag of the reward that the critic learned from, "" for next.reward; None where it does not say.
+        asked: tag that the run was given, "" for next.reward.
+    """
+    if paid is None or paid == asked:
+        return
+    names = [f"the reward '{tag}'" if tag else "next.reward" for tag in (paid, asked)]
+    advice = f"--reward {paid}" if paid else "leave out --reward"
+    raise ValueError(f"recap: the critic's values are of {names[0]}, not of {names[1]}: {advice}")
+
+
 class Recap(PolicyExtraction[RecapConfig]):
     """All frames are imitated, each with the word whether it was better; a human's always were."""
 
     def prepare(self) -> None:
         """Label every frame."""
         judged, settings = self.judged(), self.settings
-        paid = judged.folder.card.get("training", {}).get("reward")
-        if paid and not settings.reward:
-            raise ValueError(
-                f"recap: the critic's values are of the reward '{paid}', not of next.reward: --reward {paid}"
-            )
+        _require_reward(judged.folder.card.get("training", {}).get("reward"), settings.reward)
         rows, advantage = judged.of_steps()
         owner = np.searchsorted(judged.offsets, np.arange(judged.offsets[-1]), side="right") - 1
         good = better_than_expected(advantage, owner[rows], settings.positive)
