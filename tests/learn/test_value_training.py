@@ -8,6 +8,7 @@ import torch
 from mdps import CARD, GAMMA, World, learn, settings_of, transitions
 from safetensors.torch import load_file
 
+from vla_rl.data.sidecars import write_column
 from vla_rl.data.transitions import ChunkTransitions
 from vla_rl.learn.bc import newest
 from vla_rl.learn.checkpoint import resolve
@@ -20,6 +21,7 @@ from vla_rl.learn.value import (
     value_support,
 )
 from vla_rl.value.checkpoint import load_critic
+from vla_rl.value.support import Support
 
 LINE = World((6,), window=2)
 
@@ -156,6 +158,29 @@ def test_support_follows_rewards_and_discount_and_what_was_seen(tmp_path):
     steps = value_support(config, transitions(rows, 2, LINE.goal, mc_return=None))
     assert steps.low < -1 / (1 - GAMMA) < steps.low + 2.0
     assert value_support(settings_of(tmp_path, low=-7.0, high=3.0), data()).low == -7.0
+
+
+def test_returns_of_another_discount_do_not_narrow_the_support(tmp_path):
+    """A cost of 1 a step is -100 for ever at 0.99, and -2 at 0.5."""
+    rows = LINE.record(30)
+    rows["reward"] = [-1.0] * len(rows["reward"])
+    steps = transitions(rows, 2, LINE.goal, mc_return=np.full(len(rows["reward"]), -2.0))
+    (tmp_path / "meta").mkdir()
+    asked = {"data": (str(tmp_path),), "reward": "steps", "gamma": 0.99}
+    for gamma, low in ((0.5, -100.0), (0.99, -2.0)):
+        write_column(tmp_path, "return", "steps", np.zeros(3, np.float32), np.array([0, 3]), {"gamma": gamma})
+        support = value_support(settings_of(tmp_path / "run", **asked), steps)
+        assert 1.1 * low - 1.0 < support.low < low
+
+
+def test_a_support_that_is_given_may_have_few_bins_and_rewards_that_never_differ(tmp_path):
+    """Margins are for ends that are worked out: five quantiles are a head like any other."""
+    nothing = LINE.record(30)
+    nothing["reward"] = [0.0] * len(nothing["reward"])
+    given = settings_of(tmp_path, low=0.0, high=1.0, bins=2, head="quantile")
+    assert value_support(given, transitions(nothing, 2, LINE.goal, mc_return=None)) == Support(0.0, 1.0, 2)
+    with pytest.raises(ValueError, match="more than 6 bins, not 2"):
+        value_support(settings_of(tmp_path, bins=2), data())
 
 
 def test_mixed_precision_ends_at_the_same_ranking(tmp_path):

@@ -372,11 +372,20 @@ def critic_config(
     )
 
 
+def _same_discount(config: CriticRunConfig) -> bool:
+    """Whether the returns on record have the run's own discount; those that do not say are believed to."""
+    made = [about_column(Path(root), RETURN, config.reward).get("gamma") for root in config.data if config.reward]
+    return all(gamma is None or gamma == config.gamma for gamma in made)
+
+
 def value_support(config: CriticRunConfig, data: ChunkTransitions) -> Support:
     """Where values can lie: what rewards and discount allow, no further than returns were seen, half a range more.
 
-    Dense rewards allow far more than any episode earns, and the bins would be wasted on it.
+    Dense rewards allow far more than any episode earns, and the bins would be wasted on it. Returns of another discount
+    than the run's say nothing of its values, and ends that are both given ask nobody.
     """
+    if config.low is not None and config.high is not None:
+        return Support(config.low, config.high, config.bins)
     if (limits := ALGORITHMS[config.algo].limits) is not None:
         ends = (limits[0] if config.low is None else config.low, limits[1] if config.high is None else config.high)
         return Support(*ends, config.bins)
@@ -388,7 +397,7 @@ def value_support(config: CriticRunConfig, data: ChunkTransitions) -> Support:
     limit = None if config.gamma < 1 else horizon
     support = Support.from_reward(low, high, config.gamma, limit, final=ends, bins=config.bins)
     low, high = support.low, support.high
-    if all(each.mc_return is not None for each in data.sets):
+    if all(each.mc_return is not None for each in data.sets) and _same_discount(config):
         returns = np.concatenate([each.mc_return for each in data.sets if each.mc_return is not None])
         spare = max(0.5 * float(np.ptp(returns)), 1e-3)
         seen = Support.around(float(returns.min()) - spare, float(returns.max()) + spare, config.bins)
