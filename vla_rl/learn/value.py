@@ -282,8 +282,18 @@ class CriticLearner(Learner):
         clips = isinstance(self.algorithm.critic.head, Histogram)
         line = support.warning(target) if clips and len(target) else None
         if line and not self.warned:
-            self.warned = f"{line}: set --low and --high"
+            self.warned = f"{line}: set --low and --high{self._allowed()}"
             print(f"vla-rl train: WARNING: {self.warned}", file=sys.stderr)
+
+    def _allowed(self) -> str:
+        """What values can need: bootstrapped targets come of clipped values, and ask for less than that."""
+        if self.algorithm.limits is not None:
+            return ""
+        try:
+            allowed = allowed_support(self.config, self.data)
+        except ValueError:  # rewards that allow one return only
+            return ""
+        return f"; rewards and discount allow [{allowed.low:.4g}, {allowed.high:.4g}]"
 
     def save(self, folder: Path) -> None:
         """Write a critic folder, with the target network: an average of the weights."""
@@ -378,6 +388,21 @@ def _same_discount(config: CriticRunConfig) -> bool:
     return all(gamma is None or gamma == config.gamma for gamma in made)
 
 
+def allowed_support(config: CriticRunConfig, data: ChunkTransitions) -> Support:
+    """Where values can lie by rewards and discount alone.
+
+    Raises:
+        ValueError: they allow one return only.
+    """
+    rewards = np.concatenate([each.reward[~each.done] for each in data.sets])
+    final = np.concatenate([each.reward[each.done] for each in data.sets] + [np.zeros(1, np.float32)])
+    horizon = max(int(np.diff(each.starts).max()) for each in data.sets)
+    low, high = (float(f(rewards, initial=0.0)) for f in (np.min, np.max))
+    ends = (float(final.min()), float(final.max()))
+    limit = None if config.gamma < 1 else horizon
+    return Support.from_reward(low, high, config.gamma, limit, final=ends, bins=config.bins)
+
+
 def value_support(config: CriticRunConfig, data: ChunkTransitions) -> Support:
     """Where values can lie: what rewards and discount allow, no further than returns were seen, half a range more.
 
@@ -389,13 +414,7 @@ def value_support(config: CriticRunConfig, data: ChunkTransitions) -> Support:
     if (limits := ALGORITHMS[config.algo].limits) is not None:
         ends = (limits[0] if config.low is None else config.low, limits[1] if config.high is None else config.high)
         return Support(*ends, config.bins)
-    rewards = np.concatenate([each.reward[~each.done] for each in data.sets])
-    final = np.concatenate([each.reward[each.done] for each in data.sets] + [np.zeros(1, np.float32)])
-    horizon = max(int(np.diff(each.starts).max()) for each in data.sets)
-    low, high = (float(f(rewards, initial=0.0)) for f in (np.min, np.max))
-    ends = (float(final.min()), float(final.max()))
-    limit = None if config.gamma < 1 else horizon
-    support = Support.from_reward(low, high, config.gamma, limit, final=ends, bins=config.bins)
+    support = allowed_support(config, data)
     low, high = support.low, support.high
     if all(each.mc_return is not None for each in data.sets) and _same_discount(config):
         returns = np.concatenate([each.mc_return for each in data.sets if each.mc_return is not None])
