@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -167,6 +168,20 @@ def test_no_transition_of_a_critic_reaches_over_a_pause(tmp_path):
     assert len(cache) == 40
     assert not ((found.starts < 20) & (found.following >= 20)).any()
     assert (found.starts >= 20).any()
+
+
+@pytest.mark.parametrize(("fps", "gap_s", "rows"), [(1.0, 1.0, 16), (1.0, 2.5, 15), (30.0, 0.6, 15)])
+def test_a_pause_of_a_slow_policy_is_longer_than_its_own_period(tmp_path, fps, gap_s, rows):
+    """At one action a second every period would be a pause, and no transition would be left."""
+    recorder = Recorder(open_session(tmp_path / "s"))
+    play(recorder, 16, Outcome.FAILURE)
+    recorder.close()
+    found = open_numbers(dataset_of(tmp_path / "s"))
+    stamps = np.arange(16) / fps + np.where(np.arange(16) >= 8, gap_s - 1 / fps, 0.0)
+    columns = {**found.columns, "stamp_ns": (stamps * 1e9).astype(np.int64)}
+    slow = replace(found, fps=fps, columns=columns)
+    numbers = trajectories(slow, FeatureTable(np.arange(16), np.zeros((16, 2), np.float32)))
+    assert len(ChunkTransitions(numbers, TransitionConfig(window=1, gamma=0.97))) == rows
 
 
 def test_a_row_is_what_had_been_seen_proposed_and_executed_at_that_period(tmp_path):

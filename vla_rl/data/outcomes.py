@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from vla_rl.data.cache import FrameCache
 from vla_rl.types import Outcome
 
-PAUSE_NS = 500_000_000  # what was seen later than this after an action is none of its doing
+PAUSE_NS = 500_000_000  # what was seen later than this after an action is none of its doing,
+PAUSE_PERIODS = 2  # where that is longer than so many periods of a slow policy
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +70,7 @@ def left_alone(cache: FrameCache) -> NDArray[np.bool_]:
     Sessions leave such periods out; nothing may be bootstrapped, and no chunk imitated, over the hole.
     """
     stamps = np.asarray(cache.columns.get("stamp_ns", np.zeros(len(cache), np.int64))).reshape(len(cache))
-    return np.diff(stamps, append=stamps[-1:]) > max(PAUSE_NS, 3e9 / cache.fps)
+    return np.diff(stamps, append=stamps[-1:]) > max(PAUSE_NS, PAUSE_PERIODS * 1e9 / cache.fps)
 
 
 def _unmerged(
