@@ -142,10 +142,18 @@ def test_a_critic_that_cannot_be_is_refused_before_any_data_is_read(tmp_path, mo
         train_value(settings_of(tmp_path / "run", data=("set",), policy="policy", **changes))
 
 
-@pytest.mark.parametrize("name", ["rank", "alpha", "uniform", "stride", "n_step"])
-def test_what_would_be_turned_around_by_its_sign_is_refused(tmp_path, name):
-    with pytest.raises(ValueError, match=f"{name} must not be negative, got -1"):
-        settings_of(tmp_path, **{name: -1})
+@pytest.mark.parametrize("value", [-1, float("nan")])
+@pytest.mark.parametrize("name", ["rank", "alpha", "uniform", "stride", "n_step", "actor_noise", "edit"])
+def test_what_would_be_turned_around_by_its_sign_is_refused(tmp_path, name, value):
+    with pytest.raises(ValueError, match=f"{name} must not be negative, got {value}"):
+        settings_of(tmp_path, **{name: value})
+
+
+@pytest.mark.parametrize(("value", "said"), [(float("nan"), "positive"), (0, "positive"), (5, "at most 1")])
+def test_a_target_that_would_not_follow_is_refused(tmp_path, value, said):
+    """Beyond 1 the target is as far on the other side: it ran off to infinity in fifty steps."""
+    with pytest.raises(ValueError, match=f"tau must be {said}, got {value}"):
+        settings_of(tmp_path, tau=value)
 
 
 def test_support_follows_rewards_and_discount_and_what_was_seen(tmp_path):

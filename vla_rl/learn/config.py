@@ -87,7 +87,7 @@ class RunConfig:
             value = getattr(self, name)
             if least is not None and value < least:
                 raise ValueError(f"{name} must be at least {least}, got {value}")
-            if value is not None and value <= 0:
+            if value is not None and not value > 0:  # nor nan
                 raise ValueError(f"{name} must be positive, got {value}")
 
     def _require_choice(self, name: str, *allowed: str) -> None:

@@ -136,8 +136,11 @@ class CriticRunConfig(RunConfig):
         self._require_positive("samples", "candidates", "actor_delay", "ensemble", least=1)
         self._require_positive("temperature", "sharpness", "tau", "rank_unit")
         self._require_share("holdout")
-        for name in ("window", "n_step", "stride", "sessions", "uniform", "rank", "alpha", "actor_bc", "critic_bc"):
-            if getattr(self, name) < 0:
+        counts, weights = ("window", "n_step", "stride", "sessions", "uniform"), ("rank", "alpha", "actor_bc")
+        for name in (*counts, *weights, "critic_bc", "actor_noise", "edit", "edit_entropy"):
+            if not getattr(self, name) >= 0:  # nor nan
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        if self.tau > 1.0:
+            raise ValueError(f"tau must be at most 1, got {self.tau}: beyond it a target runs away")
         if not 0.0 < self.expectile < 1.0:
             raise ValueError(f"expectile must lie between 0 and 1, got {self.expectile}")
