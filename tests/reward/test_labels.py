@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -85,6 +86,15 @@ def test_a_classifier_learns_success_from_frames_and_labels_where_it_comes(mixed
     label(mixed, "classifier", "seen", options={"folder": classifier["checkpoint"]}, cache_root=tmp_path)
     reward, _ = read_column(mixed, "reward", "seen", len(cache))
     assert set(np.unique(reward)) == {0.0, 1.0}
+
+
+def test_the_command_takes_the_folder_of_the_run_that_made_a_classifier(mixed, classifier, tmp_path, monkeypatch):
+    monkeypatch.setenv("VLA_RL_CACHE", str(tmp_path))
+    asked = ["dataset", "reward", str(mixed), "--reward", "classifier", "--tag", "run"]
+    run = Path(classifier["checkpoint"]).parents[1]
+    assert not (run / "classifier.json").exists()
+    assert main([*asked, "--option", f"folder={run}"]) == 0
+    assert main([*asked, "--option", f"folder={tmp_path}"]) == 1
 
 
 def test_a_saved_classifier_says_the_same_when_loaded(classifier, tmp_path):

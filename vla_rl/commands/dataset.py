@@ -112,6 +112,8 @@ def _reward(args: argparse.Namespace) -> Result:
         raise ValueError(f"--gamma {args.gamma:g} must be in [0, 1]")
     root = build.dataset_root(args.dir)
     options = dict(_option(text) for text in args.option)
+    if args.reward == "classifier" and "folder" in options:
+        options["folder"] = _checkpoint(str(options["folder"]))
     with Bar("reward", int(info(root)["episodes"])) as bar:
         made = label(root, args.reward, args.tag, args.gamma, options, progress=lambda done, _: bar.update(done))
     returns = made["return_of_episodes"]
@@ -120,6 +122,16 @@ def _reward(args: argparse.Namespace) -> Result:
         f"{made['files'][1]}: {returns['low']:.4g} to {returns['high']:.4g} over episodes, mean {returns['mean']:.4g}"
     )
     return Result({"command": "dataset reward", **made})
+
+
+def _checkpoint(folder: str) -> str:
+    """A classifier's folder, or the newest of a run's: `vla-rl train classifier --out` names the run."""
+    from vla_rl.learn.checkpoint import CheckpointError, resolve
+
+    try:
+        return str(resolve(folder))
+    except CheckpointError:
+        return folder  # the rule says what is wrong with it
 
 
 def _option(text: str) -> tuple[str, Any]:

@@ -170,13 +170,13 @@ def verify(folder: Path) -> Checkpoint:
 
 
 def resolve(path: str | Path) -> Path:
-    """The policy or critic folder meant by a path: itself, or the newest valid checkpoint of a run folder.
+    """The policy, critic or classifier folder meant by a path: itself, or the newest valid checkpoint of a run folder.
 
     Raises:
         CheckpointError: neither such a folder nor a run with a valid checkpoint.
     """
     folder = Path(path)
-    if any((folder / name).is_file() for name in ("config.json", "critic.json")):
+    if any((folder / name).is_file() for name in ("config.json", "critic.json", "classifier.json")):
         return folder
     for root in (folder / "checkpoints", folder):
         found = CheckpointStore(root).newest() if root.is_dir() else None
