@@ -102,6 +102,16 @@ def test_names_and_options_that_do_not_exist_are_refused_with_those_that_do():
         make_reward("sparse", bonus=3)
 
 
+@pytest.mark.parametrize(
+    ("name", "option"), [("sparse", "success"), ("step-penalty", "penalty"), ("time-to-success", "failure")]
+)
+@pytest.mark.parametrize("value", [-20.0, float("nan")])
+def test_a_sign_that_would_make_failing_pay_is_refused(name, option, value):
+    """A penalty of -1 made a failure worth 100 and a success 0."""
+    with pytest.raises(ValueError, match=f"not {value:g}"):
+        make_reward(name, **{option: value})
+
+
 def test_another_package_adds_a_rule_by_an_entry_point(monkeypatch):
     point = EntryPoint("twice", "vla_rl.reward.sparse:Sparse", module.GROUP)
     monkeypatch.setattr(module, "entry_points", lambda group: [point] if group == module.GROUP else [])

@@ -25,6 +25,11 @@ class Sparse:
     tail: Tail = "zero"
     looks: bool = False
 
+    def __post_init__(self) -> None:
+        """Raise ValueError for a success that is worth nothing, or less."""
+        if not self.success > 0:
+            raise ValueError(f"a success is worth a positive number, not {self.success:g}")
+
     @property
     def high(self) -> float:
         """The greatest reward of a step."""

@@ -26,6 +26,11 @@ class StepPenalty:
     tail: Tail = "repeat"
     looks: bool = False
 
+    def __post_init__(self) -> None:
+        """Raise ValueError for a penalty that would reward failing, or none."""
+        if not self.penalty > 0:
+            raise ValueError(f"a step's penalty is what it costs, a positive number, not {self.penalty:g}")
+
     @property
     def low(self) -> float:
         """The least reward of a step."""

@@ -26,6 +26,11 @@ class TimeToSuccess:
     tail: Tail = "zero"
     looks: bool = False
 
+    def __post_init__(self) -> None:
+        """Raise ValueError for a failure that would pay."""
+        if not self.failure >= 0:
+            raise ValueError(f"failure is what one costs in steps, at least 0, not {self.failure:g}")
+
     def __call__(self, episode: EpisodeColumns) -> NDArray[np.float32]:
         """The reward of every step, (T,)."""
         failure = self.failure or float(episode.longest)
