@@ -12,6 +12,9 @@ import pytest
 
 from vla_rl import build
 from vla_rl.cli import main
+from vla_rl.data.cache import open_numbers
+from vla_rl.data.features import FeatureTable
+from vla_rl.data.rollouts import trajectories
 from vla_rl.record.store import EpisodeStore
 from vla_rl.rollout.collect import CollectConfig, collect, jobs
 from vla_rl.rollout.evaluate import EvalConfig
@@ -185,3 +188,13 @@ def test_the_request_is_kept_beside_the_episodes(tmp_path):
     gather(tmp_path / "a", 1)
     kept = json.loads((tmp_path / "a" / "collect.json").read_text())
     assert (kept["policy"], kept["seed"], kept["env"]["env"]) == ("clumsy", 0, ENV.env)
+
+
+@pytest.mark.parametrize(("policy", "shown"), [("clumsy", True), ("random", False)])
+def test_only_what_an_expert_did_is_a_demonstration(tmp_path, policy, shown):
+    """A critic would be taught that candidates are the better the nearer they come to noise."""
+    asked = ["--env", ENV.env, "--policy", policy, "--episodes", "2", "--workers", "0", "--out", str(tmp_path)]
+    assert main(["collect", *asked]) == 0
+    cache = open_numbers(tmp_path / "dataset")
+    rows = trajectories(cache, FeatureTable(np.arange(len(cache)), np.zeros((len(cache), 2), np.float32)))
+    assert (rows.demonstrated == shown).all()

@@ -82,7 +82,10 @@ class ExpertActor:
 
 @dataclass(eq=False)
 class RandomActor:
-    """Uniform actions within the bounds; a dimension without bounds is drawn from the standard normal."""
+    """Uniform actions within the bounds; a dimension without bounds is drawn from the standard normal.
+
+    Each is a chunk of its own: what no expert did must not be taken for a demonstration (`data.rollouts`).
+    """
 
     slots: int = 1
     period: int = 1
@@ -91,10 +94,16 @@ class RandomActor:
         """Seed this episode's draws."""
         self._rng = np.random.default_rng([seed, 2])
         self._low, self._high = np.array(world.action.low), np.array(world.action.high)
+        self._made = -1
 
     def act(self, frames: Mapping[int, Frame]) -> Mapping[int, Proposal]:
         """One draw for each episode."""
-        return {slot: Proposal(action := self._draw(), action, Source.POLICY, look=False) for slot in frames}
+        return {slot: self._propose() for slot in frames}
+
+    def _propose(self) -> Proposal:
+        self._made += 1
+        action = self._draw()
+        return Proposal(action, action, Source.POLICY, chunk=self._made, look=False)
 
     def _draw(self) -> NDArray[np.float32]:
         bounded = np.isfinite(self._low) & np.isfinite(self._high)
