@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import shutil
@@ -18,13 +19,17 @@ from steer_critics import NAMES, save
 from vla_rl import cli
 from vla_rl.bench.policy import default_policy
 from vla_rl.policy.folder import fingerprint
+from vla_rl.policy.modeling_vla_rl import VLAPolicy
 from vla_rl.policy.served import load_served
+from vla_rl.robot import arm_spec
+from vla_rl.rollout.judge import Judge
 from vla_rl.steer.choose import ChooserConfig
 from vla_rl.steer.critic import LoadedCritic
 from vla_rl.steer.modeling_vla_rl_steered import SteeredPolicy, pair
 from vla_rl.steer.steered import Steered
 
 ROOT = Path(__file__).resolve().parents[2]
+SPEC = arm_spec("so101").lerobot_action_spec
 
 
 @pytest.fixture(scope="module")
@@ -170,6 +175,25 @@ def test_a_critic_that_looks_at_more_than_the_policy_is_refused_before_it_meets_
     served.config = SimpleNamespace(**{**vars(served.config), "type": served.config.type, "input_features": seen})
     with pytest.raises(ValueError, match=r"looks at observation\.images\.wrist, which the policy is not given"):
         Steered(served, critic, ChooserConfig(selector="argmax"), 2)
+
+
+@pytest.mark.parametrize("options", [{"selector": "argmax"}, {"selector": "first", "guide": "fk"}])
+def test_a_critic_that_looks_at_more_frames_than_there_are_is_refused(parts, tmp_path, options):
+    """It would see the newest frame twice, as if nothing ever moved."""
+    base, _ = default_policy()
+    config = copy.deepcopy(base.config)
+    config.n_obs_steps = 2
+    eyes = VLAPolicy(config)
+    eyes.normalizer.load_state_dict(base.normalizer.state_dict())
+    eyes.save_pretrained(tmp_path / "eyes")
+    folder = save(tmp_path / "critic", features=128, window=8, eyes=tmp_path / "eyes")
+    said = "the critic's encoder wants 2 frames; the policy's observation comes with one"
+    with pytest.raises(ValueError, match=said):
+        pair(parts[0], folder, tmp_path / "out", **options)
+    judge, drawer = Judge(LoadedCritic.load(folder), 1), SimpleNamespace(horizon=16, frames=1, name="here")
+    world = SimpleNamespace(name="lift", features={}, action=SPEC)
+    with pytest.raises(ValueError, match="wants 2 frames; an observation of here comes with one"):
+        judge.check(world, drawer, 8)
 
 
 def test_a_failed_report_can_be_overruled(parts, tmp_path):

@@ -49,6 +49,7 @@ class Judge:
         names = None if world.action.kind is ActionKind.RAW else world.action.names  # raw worlds only number them
         self.critic.require_fit(state_dim=state, action_dim=world.action.dim, names=names, where=f"'{world.name}'")
         self.critic.require_fit(horizon=drawer.horizon, window=executed, where=drawer.name)
+        self.critic.require_frames(drawer.frames, f"an observation of {drawer.name}")
         if self.critic.eyes is not None:
             eyes = self.critic.eyes
             check_fit(eyes.input_features, eyes.output_features, world, "the critic's encoder")

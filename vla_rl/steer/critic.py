@@ -80,6 +80,18 @@ class LoadedCritic:
         """Raise ValueError where it does not fit a policy or a robot: `value.checkpoint.require_fit`."""
         require_fit(self.card, **other_side)
 
+    def require_frames(self, given: int, where: str) -> None:
+        """Raise ValueError where its own encoder looks at more frames than it would be given: one would stand for all.
+
+        Args:
+            given: frames of an observation.
+            where: who gives them.
+        """
+        wanted = 1 if self.eyes is None else int(self.eyes.n_obs_steps)
+        if wanted > given:
+            frames = "one" if given == 1 else str(given)
+            raise ValueError(f"the critic's encoder wants {wanted} frames; {where} comes with {frames}")
+
     @property
     def spread(self) -> Tensor:
         """How much each action of a chunk varies in the training data, as the critic reads it, (A,)."""
@@ -162,10 +174,7 @@ class RobotCritic:
     def __init__(self, critic: LoadedCritic, spec: RobotSpec) -> None:
         names = spec.lerobot_action_spec.names
         critic.require_fit(names=names, state_dim=len(names), where="the robot")
-        if critic.eyes is not None and critic.eyes.n_obs_steps > 1:
-            raise ValueError(
-                f"the critic's encoder wants {critic.eyes.n_obs_steps} frames; a robot's set comes with one"
-            )
+        critic.require_frames(1, "a robot's set")
         self._critic, self._spec = critic, spec
         self.members, self.distribution, self.window = critic.members, critic.distribution, critic.window
         self.cameras = () if critic.eyes is None else tuple(critic.eyes.camera_keys)

@@ -131,6 +131,7 @@ class Guided:
                 f"guidance acts inside our own denoiser; '{served.config.type}' is not one of our policies"
             )
         critic.require_fit(action_dim=served.config.action_dim, horizon=served.config.horizon)
+        critic.require_frames(int(served.config.n_obs_steps), "the policy's observation")
         self.config, self._served, self._critic, self._how = served.config, served, critic, config
         self.notes = [*served.notes, f"candidates are drawn under the critic's influence ({config.method})"]
 

@@ -115,6 +115,7 @@ def _require_fit(critic: LoadedCritic, policy: Any, fingerprint: str, executed: 
         horizon=chunk_length(policy),
         window=executed or None,
     )
+    critic.require_frames(int(policy.n_obs_steps), "the policy's observation")
     if critic.eyes is not None and (missing := sorted(set(critic.eyes.input_features) - set(seen))):
         raise ValueError(
             f"the critic's encoder looks at {', '.join(missing)}, which the policy is not given; it is given: "
