@@ -1,5 +1,6 @@
 """Who moves the arm, with what, and what the operator is told: desk, lease and hand together, without topics."""
 
+from functools import partial
 from threading import Event, Thread
 
 import numpy as np
@@ -226,6 +227,19 @@ def test_a_hand_back_that_is_answered_after_a_stop_does_not_hide_the_stop():
     bench.desk.moded(Mode.STOPPED)
     bench.desk.answered("take_over", True, "")
     assert bench.desk.view().mode is Mode.STOPPED
+
+
+def test_whoever_hands_back_and_takes_over_at_once_has_the_arm_whichever_comes_first_of_answers_and_modes():
+    for answers_first in (True, False):
+        bench = page_drives()
+        bench.desk.take_over(False, "ann")
+        bench.desk.take_over(True, "ann")
+        bench.desk.moded(Mode.AUTONOMOUS)
+        heard = [partial(bench.desk.answered, "take_over", True, "")] * 2
+        heard.insert(2 if answers_first else 0, partial(bench.desk.moded, Mode.CORRECTING))
+        for each in heard:
+            each()
+        assert (bench.desk.view().mode, bench.desk.view().operator) == (Mode.CORRECTING, "ann")
 
 
 def leader(at):

@@ -100,7 +100,8 @@ class Desk:
             answer = self._lease.claim(operator) if on else self._lease.allows(operator)
             if not answer[0] or (on and mine):
                 return self._told(answer)
-            self._asked.append((on, self._clock(), self._told_modes))
+            due = self._told_modes + len(self._asked)  # modes told before this one's: each that is under way brings one
+            self._asked.append((on, self._clock(), due))
             self._ports.control("take_over", on)
             return True, ""
 
@@ -270,7 +271,7 @@ class Desk:
             if not self._lease.holder:
                 self._lease.claim(self._device or "somebody")
                 self._lease.lost = before is None  # a takeover from before us: who drove, and where, is not known
-        elif before is Mode.CORRECTING:
+        elif before is Mode.CORRECTING and not self.wanted:  # who has asked for it again keeps it
             self._lease.release()
         self.say(f"{mode}{f', {self._lease.holder} drives' if mode is Mode.CORRECTING else ''}")
 
@@ -282,11 +283,11 @@ class Desk:
                 self._episodes.drove(seconds)
 
     def answered(self, name: str, granted: bool, why: str) -> None:
-        """What control said to a request; a mode that it has told since it was asked is newer than its answer."""
+        """What control said to a request; a mode that it has told since is newer than its answer."""
         with self._lock:
-            on, _, told = self._asked.popleft() if name == "take_over" and self._asked else (None, 0, 0)
+            on, _, due = self._asked.popleft() if name == "take_over" and self._asked else (None, 0, 0)
             if granted:
-                if on is not None and told == self._told_modes:
+                if on is not None and self._told_modes <= due and self._mode is not Mode.STOPPED:
                     self._enter(Mode.CORRECTING if on else Mode.AUTONOMOUS)
                 elif on and not self.wanted:  # granted, and over already: somebody stopped it just then
                     self._lease.release()
