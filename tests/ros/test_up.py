@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 from sensor_msgs.msg import JointState
 
+from vla_rl.ros.bringup.claim import Claim
+from vla_rl.ros.bringup.graph import Graph, NodeSpec, ProcessSpec
+
 TOYS = Path(__file__).parent
 PATIENCE_S = 120.0  # nothing is judged by it: a loaded machine is slow
 
@@ -151,6 +154,22 @@ def test_a_node_that_does_not_listen_is_stopped_all_the_same(up):
     assert status == 0
     assert (report["exits"]["control"], report["exits"]["robot"]) == (-9, -9)
     assert gone(pids)
+
+
+def test_each_node_runs_once_in_a_namespace_and_another_graph_beside_it():
+    here = {"namespace": "claims", "domain": 7}
+
+    def graph(*names):
+        nodes = (NodeSpec(name) for name in names)
+        return Graph(tuple(ProcessSpec(node.name, node.name, (node,)) for node in nodes), here["namespace"])
+
+    robot, recorder = Claim(graph("robot", "control"), here["domain"]), Claim(graph("recorder"), here["domain"])
+    with pytest.raises(RuntimeError, match="runs already in namespace /claims of ROS domain 7, with control: stop it"):
+        Claim(graph("hil", "control"), here["domain"])
+    Claim(graph("hil"), here["domain"]).close()  # what was refused holds nothing
+    robot.close()
+    Claim(graph("control"), here["domain"]).close()
+    recorder.close()
 
 
 def test_two_robots_side_by_side_neither_share_a_namespace_nor_hear_each_other(up, peer):

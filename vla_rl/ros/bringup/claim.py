@@ -1,4 +1,4 @@
-"""One graph a namespace: a claim on this host while it runs, and a look at who answers in the ROS domain."""
+"""Each node once a namespace: claims on this host while they run, and a look at who answers in the ROS domain."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 from lifecycle_msgs.srv import GetState
@@ -20,33 +21,38 @@ _ANSWER_S = 1.5  # for one that was discovered to prove that it is alive
 
 
 class Claim:
-    """Holds a lock file while the graph runs; the kernel lets go of it whatever happens.
+    """Holds a lock file for each of a graph's nodes while it runs; the kernel lets go of them whatever happens.
+
+    Graphs of other nodes run beside it: a recorder beside the robot that it records.
 
     Args:
         graph: to run.
         domain: its ROS domain.
 
     Raises:
-        RuntimeError: another supervisor on this host holds it.
+        RuntimeError: another supervisor on this host holds one.
     """
 
     def __init__(self, graph: Graph, domain: int) -> None:
-        name = f"domain_{domain}_{graph.namespace.replace('/', '-')}.lock"
         folder = Path(tempfile.gettempdir()) / f"vla_rl_{os.getuid()}"
         folder.mkdir(mode=0o700, exist_ok=True)
-        self._file = (folder / name).open("a+")
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._file.close()
-            where = f"namespace /{graph.namespace} of ROS domain {domain}"
-            raise RuntimeError(
-                f"a graph runs already in {where}: stop it, or give another --namespace or ROS_DOMAIN_ID"
-            ) from None
+        self._files = ExitStack()
+        for node in sorted(node.name for node in graph.nodes):
+            name = f"domain_{domain}_{graph.namespace.replace('/', '-')}_{node}.lock"
+            file = self._files.enter_context((folder / name).open("a+"))
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                self.close()
+                where = f"namespace /{graph.namespace} of ROS domain {domain}"
+                raise RuntimeError(
+                    f"a graph runs already in {where}, with {node}: stop it, or give another --namespace or "
+                    "ROS_DOMAIN_ID"
+                ) from None
 
     def close(self) -> None:
         """Let go."""
-        self._file.close()
+        self._files.close()
 
 
 def running(graph: Graph, node: Node, spin: Callable[[], None]) -> list[str]:
