@@ -189,6 +189,21 @@ def test_a_critic_that_foresees_is_shown_what_control_made_of_the_recorded_chunk
     assert sum(part.skipped.values()) == unknown
 
 
+def test_values_are_the_same_to_rounding_and_a_critic_with_eyes_is_shown_what_was_seen():
+    """How many chunks were scored in one pass depended on the time there was."""
+    config, tape = steered("argmax", Sum())
+    for stamp, said in tape.values.items():
+        tape.values[stamp] = replace(said, mean=said.mean + 1e-7, spread=said.spread - 1e-7)
+    unseen, wrong = tape.candidates[3].stamp_ns, tape.candidates[8].stamp_ns
+    tape.values[wrong] = replace(tape.values[wrong], mean=tape.values[wrong].mean + 1e-3)
+    steering = Steering(config, SPEC.names, Sum())
+    part = retrace_steering(tape, SPEC, steering, {unseen: "front: the picture was not recorded"}, True)
+    steering.close()
+    assert (part.compared, part.equal) == (19, 18)
+    assert dict(part.skipped) == {"front: the picture was not recorded": 1}
+    assert part.differences[0].startswith(f"values of {wrong}")
+
+
 def test_a_choice_that_was_another_is_told_and_a_late_critic_is_no_difference():
     config, tape = steered("argmax", Sum())
     tape.chosen[5] = replace(tape.chosen[5], said="99")

@@ -1,14 +1,16 @@
-"""Retrace: a recorded episode once more through policy and steering; what comes out must be what was recorded, exactly.
+"""Retrace: a recorded episode once more through policy and steering; what comes out must be what was recorded.
 
 Everything that either drew is decided by its seed and the observation's stamp, and both are on record, as is every
-picture. What can not be compared (a picture kept with loss, a critic that was late) is counted by its reason.
+picture: candidates are the same to the last bit, and so are choices. Values are to float32's rounding: how many chunks
+were scored in one pass depended on the time there was. What can not be compared (a picture kept with loss, a critic
+that was late) is counted by its reason.
 """
 
 from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,7 @@ from vla_rl.steer.steering import Decision, Steering
 from vla_rl.types import ActionChunk, Array, Candidates, Image, Observation, RobotSpec
 
 SHOWN = 20
+_ROUNDING = {"rtol": 1e-5, "atol": 1e-5}
 
 
 @dataclass
@@ -30,7 +33,7 @@ class Part:
     """What was compared of one part of the graph.
 
     Attributes:
-        compared, equal: how many, and how many of these to the last bit.
+        compared, equal: how many, and how many of these came out again.
         skipped: how many could not be compared, by reason.
         differences: the first SHOWN, one line each.
     """
@@ -52,19 +55,15 @@ class Part:
         return {**vars(self), "skipped": dict(self.skipped)}
 
 
-def retrace_policy(tape: Tape, spec: RobotSpec, engine: Engine) -> tuple[Part, dict[int, Candidates]]:
+def retrace_policy(tape: Tape, engine: Engine) -> Part:
     """Draw every set of candidates again.
 
     Args:
         tape: the episode.
-        spec: the robot.
         engine: of the policy that drew them, set up as it was.
-
-    Returns:
-        What differs, and the sets that are equal by their stamps, for a critic that needs more than was recorded.
     """
-    part, equal = Part(), dict[int, Candidates]()
-    past = _Past(tape, engine)
+    part = Part()
+    past = _Past(tape, engine.frames, engine.cameras)
     for drawn in tape.candidates:
         reason, history = past(drawn)
         if reason:
@@ -73,17 +72,34 @@ def retrace_policy(tape: Tape, spec: RobotSpec, engine: Engine) -> tuple[Part, d
         again = engine.candidates(history, k=len(drawn.chunks))
         differs = _apart(again.chunks, drawn.chunks, again.seed, tape.seen[drawn.stamp_ns].seed)
         part.note(differs and f"candidates of {drawn.stamp_ns}: {differs}")
-        if not differs:
-            equal.setdefault(drawn.stamp_ns, again)
-    return part, equal
+    return part
+
+
+def looked_at(tape: Tape, spec: RobotSpec, cameras: Sequence[str]) -> dict[int, Candidates | str]:
+    """The recorded sets with their pictures by stamp, for a critic with an encoder of its own; or why one has none.
+
+    Args:
+        tape: the episode.
+        spec: the robot.
+        cameras: those that the critic's encoder looks through.
+    """
+    past, sets = _Past(tape, 1, cameras), dict[int, Candidates | str]()
+    for drawn in tape.candidates:
+        reason, history = past(drawn)
+        if reason:
+            sets[drawn.stamp_ns] = f"the critic's encoder: {reason}"
+        else:
+            recorded = _recorded(drawn, tape.seen.get(drawn.stamp_ns), spec)
+            sets[drawn.stamp_ns] = replace(recorded, observation=history[-1])
+    return sets
 
 
 class _Past:
     """What a policy saw when it drew a set: its observations, oldest first, or why they can not be known."""
 
-    def __init__(self, tape: Tape, engine: Engine) -> None:
-        self._tape, self._frames, self._cameras = tape, engine.frames, engine.cameras
-        self._look = _Pictures(tape, engine.cameras)
+    def __init__(self, tape: Tape, frames: int, cameras: Sequence[str]) -> None:
+        self._tape, self._frames, self._cameras = tape, frames, cameras
+        self._look = _Pictures(tape, cameras)
         self._joints = {each.stamp_ns: each.values for each in tape.joints}
 
     def __call__(self, drawn: Drawn) -> tuple[str, list[Observation]]:
@@ -193,7 +209,7 @@ def retrace_steering(
     tape: Tape,
     spec: RobotSpec,
     steering: Steering,
-    known: Mapping[int, Candidates],
+    known: Mapping[int, Candidates | str],
     scores: bool,
     foresight: AsRecorded | None = None,
 ) -> Part:
@@ -203,7 +219,7 @@ def retrace_steering(
         tape: the episode.
         spec: the robot.
         steering: set up as it was, but with all the time it wants.
-        known: sets with all that the critic reads, by their stamps; others are made of what was recorded.
+        known: by their stamps, sets with more than travels over topics, or why they can not be had; see `looked_at`.
         scores: whether there is a critic.
         foresight: the steering's, where its critic values what will be executed.
     """
@@ -221,13 +237,13 @@ def retrace_steering(
         reason = _late(tape, drawn) if scores else ""
         if foresight is not None and not foresight.knows(drawn.stamp_ns):
             reason = reason or "chunks from before the episode were still under way"
-        if reason:
+        whole = known.get(drawn.stamp_ns) or _recorded(drawn, tape.seen.get(drawn.stamp_ns), spec)
+        if isinstance(whole, str):
+            reason = reason or whole
+        if reason or isinstance(whole, str):
             part.skipped[reason] += 1
         else:
-            decision = steering.decide(
-                known.get(drawn.stamp_ns) or _recorded(drawn, tape.seen.get(drawn.stamp_ns), spec)
-            )
-            part.note(_other(decision, was, tape))
+            part.note(_other(steering.decide(whole), was, tape))
         _goes_on(steering, was, spec)
     return part
 
@@ -260,12 +276,11 @@ def _other(decision: Decision | None, was: Drawn, tape: Tape) -> str:
     """How a decision differs from the recorded one, "" where it does not."""
     if decision is None:
         return f"choice of {was.stamp_ns}: the set is refused now"
-    if str(decision.index) != was.said or not np.array_equal(decision.chunk.actions, was.chunks[0]):
+    if str(decision.index) != was.said or not np.allclose(decision.chunk.actions, was.chunks[0], **_ROUNDING):
         return f"choice of {was.stamp_ns}: candidate {decision.index} ({decision.reason}), recorded {was.said}"
     values = tape.values.get(was.stamp_ns)
     if values is None or decision.values is None:
         return ""
-    same = np.array_equal(decision.values.mean(0), values.mean) and np.array_equal(
-        decision.values.std(0), values.spread
-    )
+    pairs = (decision.values.mean(0), values.mean), (decision.values.std(0), values.spread)
+    same = all(len(now) == len(then) and np.allclose(now, then, **_ROUNDING) for now, then in pairs)
     return "" if same else f"values of {was.stamp_ns}: {decision.values.mean(0)}, recorded {values.mean}"

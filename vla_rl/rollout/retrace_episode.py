@@ -15,12 +15,12 @@ from vla_rl.policy.folder import choose_device
 from vla_rl.policy.perturb import PerturbConfig
 from vla_rl.record.folder import EpisodeEntry
 from vla_rl.record.tape import Tape
-from vla_rl.rollout.retrace import AsRecorded, Part, retrace_policy, retrace_steering
+from vla_rl.rollout.retrace import AsRecorded, Part, looked_at, retrace_policy, retrace_steering
 from vla_rl.rollout.retrace_gate import retrace_gate
 from vla_rl.steer.critic import LoadedCritic, RobotCritic
 from vla_rl.steer.guided import GuidedConfig, guided_engine
 from vla_rl.steer.steering import Steering, SteeringConfig
-from vla_rl.types import Candidates, RobotSpec
+from vla_rl.types import RobotSpec
 
 CRITIC = "critic.safetensors"
 PARTS = ("policy", "steering", "gate")
@@ -78,11 +78,11 @@ class Retracer:
             DamagedEpisodeError: the file is not whole.
         """
         tape = Tape.load(entry.path, self._spec.names)
-        graph, parts, known = tape.about.get("graph", {}), dict[str, Part](), dict[int, Candidates]()
+        graph, parts = tape.about.get("graph", {}), dict[str, Part]()
         if "policy" in self._config.parts and _needs(graph, "policy", entry):
-            parts["policy"], known = retrace_policy(tape, self._spec, self._engine(graph["policy"], tape))
+            parts["policy"] = retrace_policy(tape, self._engine(graph["policy"], tape))
         if "steering" in self._config.parts and _needs(graph, "steering", entry):
-            parts["steering"] = self._choices(graph["steering"], tape, known)
+            parts["steering"] = self._choices(graph["steering"], tape)
         if "gate" in self._config.parts and _needs(graph, "control", entry):
             parts["gate"] = retrace_gate(tape, self._spec, _control(graph["control"]))
         return parts
@@ -115,7 +115,7 @@ class Retracer:
         folder = self._folder("guide", given, "critic", tape)
         return folder, GuidedConfig(str(given["guide"]), float(given["guide_temperature"]))
 
-    def _choices(self, given: Parameters, tape: Tape, known: Mapping[int, Candidates]) -> Part:
+    def _choices(self, given: Parameters, tape: Tape) -> Part:
         """Every choice again; a critic that foresees knows what control made of the recorded ones."""
         names = {field.name for field in fields(SteeringConfig)} - {"slice", "deadline_s"}
         config = SteeringConfig(**{name: given[name] for name in names if name in given}, deadline_s=_PATIENCE_S)
@@ -130,6 +130,7 @@ class Retracer:
             player = PlayerConfig(str(given["joining"]), max_age_s=float(given["max_age_s"]))
             window = getattr(critic, "window", 0)
             foresight = AsRecorded(ForesightConfig(player, float(given["delay_s"]), window), tape, self._spec)
+        known = looked_at(tape, self._spec, critic.cameras) if critic is not None and critic.cameras else {}
         steering = Steering(config, self._spec.names, critic, foresight)
         try:
             return retrace_steering(tape, self._spec, steering, known, critic is not None, foresight)
