@@ -18,6 +18,7 @@ from vla_rl.record.marks import LONGEST_NOTE, MOST_NOTES, OUTCOMES, Marks, marks
 from vla_rl.record.mcap_file import read
 from vla_rl.record.recorder import Recorder
 from vla_rl.record.recording import Recording, RecordingConfig
+from vla_rl.record.tape import Tape
 from vla_rl.types import Outcome
 
 
@@ -63,6 +64,23 @@ def test_an_episode_begins_with_the_newest_of_every_topic_and_what_the_graph_was
     assert [e.topic for e in found[:3]] == ["session", "instruction", "camera/front/compressed"]
     assert cdr.decode(found[1].data, cdr.STRING).data == "lift the red cube"
     assert found[2].stamp_ns == START - 5
+
+
+def test_what_becomes_known_of_the_graph_goes_with_the_episode_that_had_begun_before(tmp_path):
+    known = {"graph": {"control": {"joining": "latest"}}, "weights": {"policy": ""}}
+    recorder = Recorder(open_session(tmp_path / "s"), about=lambda: json.dumps(known))
+    play_on = marked(1.0, ordinal=0)
+    follow(recorder, play_on)
+    recorder.tell()
+    known = {"graph": {"control": {"joining": "blend", "rate": 30}, "policy": {"steps": 8}}, "weights": {"policy": "a"}}
+    recorder.tell()
+    recorder.tell()
+    recorder.close()
+    path = SessionFolder(tmp_path / "s").episodes()[0].path
+    assert [e.topic for e in read(path)].count("session") == 2
+    about = Tape.load(path, NAMES).about
+    assert about["graph"] == {"control": {"joining": "latest", "rate": 30}, "policy": {"steps": 8}}
+    assert about["weights"] == {"policy": "a"}
 
 
 @pytest.mark.parametrize("code", [0, 1, 2])

@@ -79,7 +79,7 @@ class Recorder:
 
     Args:
         session: where episodes go.
-        about: asked at the beginning of each: the text of its ABOUT message.
+        about: the text of an episode's ABOUT message; asked at the beginning of each, and by `tell`.
         failed: as in `Recording`.
         ended: told of every episode that is complete, the discarded ones too, and again when it is marked afterwards.
     """
@@ -98,6 +98,7 @@ class Recorder:
         self._recording: Recording | None = None
         self._told = _Told(b"", Marks())
         self._last: _Told | None = None
+        self._known = ""
         self._lock = threading.RLock()
 
     @property
@@ -168,6 +169,13 @@ class Recorder:
             else:
                 raise ValueError("a note before the first episode is about none: start one first")
 
+    def tell(self) -> None:
+        """Write down what has become known of the set-up since the episode under way began."""
+        with self._lock:
+            if self._recording is not None and (about := self._about()) != self._known:
+                self._known = about
+                self._recording.put(ABOUT, cdr.STRING, cdr.string(about), stamped=False)
+
     def end(self, damage: tuple[str, ...] = (), about: Mapping[str, Any] | None = None) -> None:
         """Complete the episode under way, if there is one, with what was said of it so far."""
         with self._lock:
@@ -194,9 +202,9 @@ class Recorder:
             self._ended(entry)
 
     def _begin(self, told: _Told) -> None:
-        recording = self._recording = self.session.begin(self._failed)
-        self._told = told
-        recording.put(ABOUT, cdr.STRING, cdr.string(self._about()), stamped=False)
+        self._recording = self.session.begin(self._failed)
+        self._told, self._known = told, ""
+        self.tell()
         for message in sorted(self._newest.values(), key=lambda each: each.received_ns):
             if message.topic not in EVENTS:
                 self._put(message)

@@ -272,7 +272,12 @@ def _values(tape: Tape, entry: Entry, message: Any, names: Sequence[str]) -> Non
 
 
 def _about(tape: Tape, entry: Entry, message: Any, names: Sequence[str]) -> None:
-    tape.about = dict(json.loads(message.data))
+    """Merge: what becomes known later adds to what was known at the beginning, and changes nothing of it."""
+    later, known = json.loads(message.data), tape.about
+    nodes, graph = later.get("graph", {}), known.get("graph", {})
+    graph |= {name: {**values, **graph.get(name, {})} for name, values in nodes.items()}
+    weights = {**later.get("weights", {}), **{part: sha for part, sha in known.get("weights", {}).items() if sha}}
+    tape.about = {**later, **known, "graph": graph, "weights": weights}
 
 
 def _add(where: str) -> Callable[[Tape, Entry, Any, Sequence[str]], None]:

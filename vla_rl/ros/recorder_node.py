@@ -208,7 +208,7 @@ class RecorderNode(LifecycleNode):
     # -- what goes out --------------------------------------------------------------------------------------------
 
     def _look(self) -> None:
-        """Now and then: is there room, has the writing failed, is there something to convert?"""
+        """Now and then: is there room, has the writing failed, is more known, is there something to convert?"""
         recorder = self._recorder
         if recorder is None:
             return
@@ -220,6 +220,7 @@ class RecorderNode(LifecycleNode):
                 raise DiskFullError(
                     f"almost no room left on the disk of {recorder.session.root}: the episode was ended"
                 )
+            recorder.tell()
         except OSError as error:
             self._failed(error)
         if self._owed and recorder.recording is None and time.monotonic() - self._ended_s > _IDLE_S:
@@ -288,7 +289,7 @@ class RecorderNode(LifecycleNode):
         return Health(WARNING if problems else OK, "; ".join([said, *problems]), values)
 
     def _about(self) -> str:
-        """The text of an episode's first message: how the graph is set up."""
+        """How the graph is set up, as far as it is known; a session that begins with its graph knows nothing yet."""
         assert self._recorder is not None
         assert self._graph is not None
         return json.dumps({"session": self._recorder.session.about["id"], **self._graph.about()})
