@@ -176,3 +176,6 @@ def test_guidance_without_a_critic_or_over_perturbed_draws_is_refused(checkpoint
     for options in ({"guide": "fk"}, {"guide": "fk", "critic": critic, "draws": 2}):
         with pytest.raises(ValueError, match="--guide needs a --critic, and goes without --draws"):
             build.plan(checkpoint, candidates=4, **options)
+    with pytest.raises(ValueError, match="fk resamples among candidates, and there would be 1: draw 2 or more"):
+        build.plan(checkpoint, critic=critic, guide="fk")
+    build.plan(checkpoint, critic=critic, guide="gradient")

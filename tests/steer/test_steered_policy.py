@@ -130,6 +130,7 @@ def test_a_pair_may_be_guided_while_its_chunks_are_drawn(parts, tmp_path):
 def test_the_command_pairs_with_what_it_was_told(parts, tmp_path):
     out = tmp_path / "out"
     arguments = [str(parts[0]), "--critic", str(parts[1]), "--guide", "fk", "--seed", "5", "--out", str(out)]
+    arguments += ["--candidates", "4"]
     assert cli.main(["pair", *arguments]) == 0
     config = SteeredPolicy.from_pretrained(out).config
     assert (config.guide, config.seed) == ("fk", 5)
@@ -140,6 +141,7 @@ REFUSED = {
     "an unknown selector": ({"selector": "best"}, None, "unknown selector 'best'; there are: first"),
     "no candidate": ({"candidates": 0, "selector": "first"}, None, "candidates must be at least 1, got 0"),
     "guidance of perturbed draws": ({"guide": "fk", "draws": 1}, {}, "guide goes without draws"),
+    "a particle alone": ({"guide": "fk", "candidates": 1}, {}, "fk resamples among candidates, and there would be 1"),
     "guidance that there is not": ({"guide": "push"}, {}, "unknown guidance 'push'; there are: fk, gradient"),
     "a critic of another policy": ({}, {"fingerprint": "f" * 64}, "policy f{12} in the critic, .* in the policy"),
     "a critic of fewer joints": ({}, {"action_dim": 5}, "action size 5 in the critic, 6 in the policy"),

@@ -38,7 +38,11 @@ def run(args: argparse.Namespace) -> Result:
     spec = arm_spec(args.arm)
     found = [episode for folder in args.data for episode in watched.episodes(folder, spec)]
     first, second = watched.halves(found)
-    told = watched.coverage(watched.calibrate(first, args.false_alarms), second)
+    try:
+        told = watched.coverage(watched.calibrate(first, args.false_alarms), second)
+    except ValueError as error:
+        half = f"half of the {len(found)} episodes are kept apart to measure it, failures are no help"
+        raise ValueError(f"{error}; {half}: collect more, or raise --false-alarms") from None
     calibration = watched.calibrate(found, args.false_alarms)
     calibration.save(args.out)
     data: dict[str, Any] = {"episodes": len(found), "signals": list(calibration.signals), **told.to_dict()}

@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> Result:
 
 def _shipped(config: Any) -> dict[str, str]:
     """Fields that name what comes with the package, with its folder."""
-    known = {"init": build.shipped(), "policy": build.shipped(), "critic": build.shipped_critics()}
+    known = {name: build.shipped() for name in ("init", "policy", "drawn_by")} | {"critic": build.shipped_critics()}
     given = {field: getattr(config, field, "") for field in known}
     return {field: str(known[field][name]) for field, name in given.items() if name in known[field]}
 

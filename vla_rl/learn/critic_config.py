@@ -28,7 +28,7 @@ class CriticRunConfig(RunConfig):
     """Whose features: policy (those the served policy computes anyway), or own (a copy of --policy goes with the
     critic, which can then steer any other policy)."""
     layer: str = "pooled"
-    """Which features of that encoder."""
+    """Which features of that encoder: pooled, tokens, mean_tokens or looks."""
     mix: tuple[float, ...] = ()
     """Share of each data set in every batch, one number a set; empty draws all transitions alike."""
     sessions: int = 0

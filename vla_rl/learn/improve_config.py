@@ -59,7 +59,8 @@ class ImproveConfig:
     gamma: float = 0.97
     """Discount a step of hil_serl, pvp and expo."""
     set: tuple[str, ...] = ()
-    """More of the method's own settings as name=value: those of `vla-rl train METHOD --help`."""
+    """More of the method's own settings as name=value: those of `vla-rl train METHOD --help`
+    (hil_serl, pvp, expo: of `vla-rl train best_chunk`)."""
     online: bool = False
     """Learn beside a running graph: whenever --every more episodes are complete a round of --steps goes on from the
     newest policy, and what comes of it is pushed to OUT/versions/policy and OUT/versions/critic."""

@@ -64,6 +64,8 @@ class Plan:
             raise ValueError("--candidates, batch and slots must be at least 1, --steps-per-chunk at least 0")
         if self.guidance is not None and (not self.critic or self.perturb.draws):
             raise ValueError("--guide needs a --critic, and goes without --draws")
+        if self.guidance is not None:
+            self.guidance.check(self.candidates)
         if not self.critic and self.chooser.selector not in BLIND:
             rules = ", ".join(BLIND)
             raise ValueError(f"--selector {self.chooser.selector} needs a --critic; without one there are: {rules}")

@@ -105,7 +105,9 @@ class HilNode(LifecycleNode):
         self._measured: Array | None = None
         self._open()
         self._device = devices.open_device(self, config.device, config.device_path, self._spec)
-        if config.tape and self._device is not None:
+        if config.tape and self._device is None:
+            raise ValueError(f"tape: what the {config.device} says is not taped; the other devices' is")
+        if config.tape:
             self._device = Taped(self._device, config.tape)
         self._hand = Hand(self.desk, self._mapping, self._device, config.refuse_gap)
         compressed = config.image_transport == "compressed"

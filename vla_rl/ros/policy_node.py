@@ -140,7 +140,10 @@ class PolicyNode(LifecycleNode):
             return load_engine(folder, self._spec, cameras, config.engine())
         from vla_rl.steer.guided import GuidedConfig, guided_engine
 
+        if not config.critic:
+            raise ValueError(f"guide '{config.guide}' needs a critic: a shipped one's name or a critic's folder")
         how, critic = GuidedConfig(config.guide, config.guide_temperature), build.check_critic(config.critic)
+        how.check(config.candidates)
         return guided_engine(folder, self._spec, cameras, config.engine(), critic, how, config.trust_critic)
 
     def activate(self) -> None:

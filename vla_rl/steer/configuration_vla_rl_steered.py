@@ -56,6 +56,8 @@ class SteeredConfig(PreTrainedConfig):
         self.chooser, self.guidance  # noqa: B018
         if self.guide and self.draws:
             raise ValueError("guide goes without draws: chunks are drawn under the critic's influence, all of them")
+        if self.guidance is not None:
+            self.guidance.check(self.candidates)
 
     @property
     def chooser(self) -> ChooserConfig:

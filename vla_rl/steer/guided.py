@@ -48,6 +48,11 @@ class GuidedConfig:
         if not (self.temperature > 0 and self.every >= 1 and 0 < self.least_effective <= 1):
             raise ValueError(f"temperature must be positive, every at least 1, least_effective in (0, 1]: {self}")
 
+    def check(self, candidates: int) -> None:
+        """Raise ValueError for particles that would have nobody to be resampled from."""
+        if self.method == "fk" and candidates < 2:
+            raise ValueError(f"fk resamples among candidates, and there would be {candidates}: draw 2 or more")
+
 
 class Particles:
     """Feynman-Kac steering (arXiv:2501.06848): particles go on in proportion to how much their reward has grown.

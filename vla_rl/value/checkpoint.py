@@ -216,7 +216,9 @@ def _read(folder: str | Path) -> dict[str, Any]:
             raise CheckpointError(f"{path} has format {record['format']}, this version reads {FORMAT}")
         return {name: record[name] for name in FIELDS}
     except FileNotFoundError:
-        raise CheckpointError(f"{folder} is not a critic folder: it has no {RECORD}") from None
+        raise CheckpointError(
+            f"{folder} is not a critic folder: it has no {RECORD}; a run of train value has some in checkpoints/"
+        ) from None
     except CheckpointError:
         raise
     except (OSError, ValueError, KeyError, TypeError) as error:
