@@ -25,7 +25,7 @@ from vla_rl.steer.steering import Decision, Steering
 from vla_rl.types import ActionChunk, Array, Candidates, Image, Observation, RobotSpec
 
 SHOWN = 20
-_ROUNDING = {"rtol": 1e-5, "atol": 1e-5}
+_ROUNDING = 1e-5
 
 
 @dataclass
@@ -276,11 +276,16 @@ def _other(decision: Decision | None, was: Drawn, tape: Tape) -> str:
     """How a decision differs from the recorded one, "" where it does not."""
     if decision is None:
         return f"choice of {was.stamp_ns}: the set is refused now"
-    if str(decision.index) != was.said or not np.allclose(decision.chunk.actions, was.chunks[0], **_ROUNDING):
+    if str(decision.index) != was.said or not _same(decision.chunk.actions, was.chunks[0]):
         return f"choice of {was.stamp_ns}: candidate {decision.index} ({decision.reason}), recorded {was.said}"
     values = tape.values.get(was.stamp_ns)
     if values is None or decision.values is None:
         return ""
-    pairs = (decision.values.mean(0), values.mean), (decision.values.std(0), values.spread)
-    same = all(len(now) == len(then) and np.allclose(now, then, **_ROUNDING) for now, then in pairs)
-    return "" if same else f"values of {was.stamp_ns}: {decision.values.mean(0)}, recorded {values.mean}"
+    mean, spread = decision.values.mean(0), decision.values.std(0)
+    same = _same(mean, values.mean) and _same(spread, values.spread)
+    return "" if same else f"values of {was.stamp_ns}: {mean}, recorded {values.mean}"
+
+
+def _same(now: Array, then: Array) -> bool:
+    """Whether numbers are equal but for float32's rounding, relative and absolute."""
+    return now.shape == then.shape and np.allclose(now, then, rtol=_ROUNDING, atol=_ROUNDING)
