@@ -64,6 +64,16 @@ def test_an_episode_of_a_single_row_costs_no_data_set(kind, lengths, tmp_path: P
     assert check(made) == []
 
 
+@pytest.mark.parametrize("damage", ["{", "[]", "7", ""])
+def test_a_damaged_record_of_an_export_is_named(damage, tmp_path: Path) -> None:
+    with EpisodeStore(tmp_path / "store") as store:
+        store.append(columns(0, 3), meta_of(0))
+    made = export(tmp_path / "store", tmp_path / "set", images="png")
+    (made / "meta/vla_rl.json").write_text(damage)
+    with pytest.raises(OutputExistsError, match=r"meta/vla_rl.json|another episode store"):
+        export(tmp_path / "store", tmp_path / "set", images="png")
+
+
 @pytest.mark.parametrize("kind", ["png", "video"])
 def test_lerobot_reads_it_at_random(kind: str, request: pytest.FixtureRequest) -> None:
     from lerobot.datasets.lerobot_dataset import LeRobotDataset

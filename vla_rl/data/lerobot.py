@@ -128,8 +128,11 @@ def _exported(out: Path, marker: dict[str, Any]) -> bool:
     path = out / MARKER
     if not path.is_file():
         raise OutputExistsError(f"{out} exists and holds something else than an export; choose another folder")
-    found = json.loads(path.read_bytes())
-    if found["store"] != marker["store"]:
+    try:
+        found = dict(json.loads(path.read_bytes()))
+    except (ValueError, TypeError) as error:
+        raise OutputExistsError(f"{path} is damaged ({error}): remove {out}, and it is made again") from None
+    if found.get("store") != marker["store"]:
         raise OutputExistsError(f"{out} was exported from another episode store; choose another folder")
     return all(found.get(key) == value for key, value in marker.items())
 

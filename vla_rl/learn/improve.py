@@ -149,7 +149,7 @@ def _hil_serl(config: ImproveConfig, progress: bool) -> Result:
 def _pvp(config: ImproveConfig, progress: bool) -> Result:
     if not any(drove(open_numbers(root)).any() for root in config.session):
         raise NothingToImitateError(
-            "nobody corrected anything in these sessions, and pvp's critic learns from nothing else"
+            f"nobody corrected anything in {', '.join(config.session)}, and pvp's critic learns from nothing else"
         )
     return _by_critic(config, progress, draw=True, candidates=4, samples=4)
 
