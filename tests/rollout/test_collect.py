@@ -16,7 +16,7 @@ from vla_rl.data.cache import open_numbers
 from vla_rl.data.features import FeatureTable
 from vla_rl.data.rollouts import trajectories
 from vla_rl.record.store import EpisodeStore
-from vla_rl.rollout.collect import CollectConfig, collect, jobs
+from vla_rl.rollout.collect import CollectConfig, claim, collect, jobs
 from vla_rl.rollout.evaluate import EvalConfig
 from vla_rl.rollout.evaluate import jobs as eval_jobs
 
@@ -182,6 +182,15 @@ def test_no_training_scene_is_a_test_scene():
     trained = {job.seed for job in jobs(CollectConfig(("lift",), 100_000, variants_per_scene=1))}
     tested = {job.seed for job in eval_jobs(EvalConfig(("lift",), 1000))}
     assert not trained & tested
+
+
+def test_a_checkpoint_is_known_by_its_weights_wherever_it_lies(tmp_path):
+    asked = {"episodes": 3, "policy": "/here/run", "policy_weights": "a" * 64}
+    claim(tmp_path / "a", asked)
+    claim(tmp_path / "a", {**asked, "policy": "/there/run"})
+    for other in ({"policy_weights": "b" * 64}, {"policy": "/there/run", "policy_weights": ""}, {"seed": 1}):
+        with pytest.raises(ValueError, match="holds a collection made otherwise"):
+            claim(tmp_path / "a", {**asked, **other})
 
 
 def test_the_request_is_kept_beside_the_episodes(tmp_path):

@@ -152,7 +152,8 @@ def claim(out: Path, request: Mapping[str, Any]) -> None:
     else:
         try:
             before = json.loads(manifest.read_text())
-            different = [k for k in sorted({*before, *wanted} - {"episodes"}) if before.get(k) != wanted.get(k)]
+            free = {"episodes"} | ({"policy"} if _same_weights(before, wanted) else set())
+            different = [k for k in sorted({*before, *wanted} - free) if before.get(k) != wanted.get(k)]
         except (ValueError, TypeError, AttributeError) as error:
             raise ValueError(f"{manifest} is damaged: {error}; choose another --out") from error
         if different:
@@ -162,6 +163,11 @@ def claim(out: Path, request: Mapping[str, Any]) -> None:
             return
     with whole_file(manifest) as file:
         file.write(json.dumps(wanted, indent=1).encode())
+
+
+def _same_weights(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two requests are of one checkpoint, wherever it lies by now."""
+    return bool(one.get("policy_weights")) and one["policy_weights"] == other.get("policy_weights")
 
 
 def _keep(rollout: Rollout, config: CollectConfig) -> bool:
