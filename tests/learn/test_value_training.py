@@ -10,15 +10,15 @@ from safetensors.torch import load_file
 
 from vla_rl.data.sidecars import write_column
 from vla_rl.data.transitions import ChunkTransitions
+from vla_rl.learn.algorithms import ALGORITHMS
 from vla_rl.learn.bc import newest
 from vla_rl.learn.checkpoint import resolve
+from vla_rl.learn.critic_shape import value_support
 from vla_rl.learn.shares import episode_of, sampling_weights
 from vla_rl.learn.value import (
-    ALGORITHMS,
     CriticLearner,
     Source,
     train_value,
-    value_support,
 )
 from vla_rl.value.checkpoint import load_critic
 from vla_rl.value.support import Support

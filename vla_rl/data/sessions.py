@@ -123,12 +123,14 @@ def convert(entry: EpisodeEntry, spec: RobotSpec, cameras: Sequence[str]) -> tup
     rows = [row for row in map(_Aligned(tape, cameras), tape.periods) if row is not None]
     if not rows:
         raise NoRowsError(f"in {len(tape.periods)} control periods nobody acted with joints and every camera at hand")
-    episode = _episode(tape, rows, entry, spec)
+    unseen = _unseen(tape, rows, entry)
+    outcome = Outcome.UNKNOWN if unseen else Outcome(entry.meta.get("outcome", Outcome.UNKNOWN))
+    episode = _episode(tape, rows, outcome, spec)
     found, meta = columns(episode, spec)
     for camera in cameras:
         found[IMAGE + camera] = Files([row.frames[camera] for row in rows])
     draws = _draws(tape, rows, spec)
-    story = {**_story(tape, rows, entry), "dropped_draws": len(tape.candidates) - len(draws)}
+    story = {**_story(tape, rows, entry), **unseen, "dropped_draws": len(tape.candidates) - len(draws)}
     return found, {**meta, **story}, stack(draws)
 
 
@@ -222,8 +224,7 @@ class _Stream:
         return self._samples[int(newest[np.argmin(np.abs(self._log[newest] - period.log_ns))])]
 
 
-def _episode(tape: Tape, rows: Sequence[_Row], entry: EpisodeEntry, spec: RobotSpec) -> Episode:
-    outcome = Outcome.UNKNOWN if _unseen(tape, rows, entry) else Outcome(entry.meta.get("outcome", Outcome.UNKNOWN))
+def _episode(tape: Tape, rows: Sequence[_Row], outcome: Outcome, spec: RobotSpec) -> Episode:
     chunks = {stamp: i for i, stamp in enumerate(dict.fromkeys(row.period.chunk_stamp_ns for row in rows))}
     instruction = tape.instruction_at(rows[0].period.log_ns)
     times = _times([row.period.stamp_ns for row in rows], round(1e9 / spec.rate))
@@ -258,9 +259,9 @@ def _unseen(tape: Tape, rows: Sequence[_Row], entry: EpisodeEntry) -> dict[str, 
     """Where somebody went on for long after the last row: the mark speaks of an end that no row has, {} elsewhere."""
     acted = [p.log_ns for p in tape.periods if p.executed is not None and p.source is not Source.HOLD]
     missing, said = max(acted) - rows[-1].period.log_ns, entry.meta.get("outcome", Outcome.UNKNOWN)
-    return (
-        {} if missing <= STALE_NS or said == Outcome.UNKNOWN else {"unseen_outcome": said, "unseen_s": missing * 1e-9}
-    )
+    if missing <= STALE_NS or said == Outcome.UNKNOWN:
+        return {}
+    return {"unseen_outcome": said, "unseen_s": missing * 1e-9}
 
 
 def _times(stamps: Sequence[int], period_ns: int) -> list[int]:
@@ -281,7 +282,6 @@ def _story(tape: Tape, rows: Sequence[_Row], entry: EpisodeEntry) -> dict[str, A
         "held_steps": sum(p.source is Source.HOLD for p in tape.periods),
         "dropped_steps": sum(p.source is not Source.HOLD for p in tape.periods) - len(rows),
         "weights": tape.about.get("weights", {}),
-        **_unseen(tape, rows, entry),
         **({"other_instructions": sorted(others)} if others else {}),
     }
 

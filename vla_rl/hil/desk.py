@@ -11,7 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from vla_rl.hil.device import Command
 from vla_rl.hil.devices.fed import Fed
@@ -40,6 +40,17 @@ class Ports(Protocol):
         """Tell what has become of an episode."""
 
 
+class _Asked(NamedTuple):
+    """A takeover (`on`) or hand-back that control has not answered yet.
+
+    `before` is how many modes control will have told before this one's: each that is under way brings one.
+    """
+
+    on: bool
+    at_ns: int
+    before: int
+
+
 class Desk:
     """See the module.
 
@@ -61,7 +72,7 @@ class Desk:
         self.obstacle = ""
         self._values: deque[tuple[int, float, float]] = deque(maxlen=VALUES)
         self._messages: deque[Message] = deque(maxlen=MESSAGES)
-        self._asked: deque[tuple[bool, int, int]] = deque()  # takeovers and hand-backs that are not answered yet
+        self._asked: deque[_Asked] = deque()
         self._mode: Mode | None = None
         self._told_modes = 0  # how often control has told its mode
         self._source: Source | None = None
@@ -100,8 +111,7 @@ class Desk:
             answer = self._lease.claim(operator) if on else self._lease.allows(operator)
             if not answer[0] or (on and mine):
                 return self._told(answer)
-            due = self._told_modes + len(self._asked)  # modes told before this one's: each that is under way brings one
-            self._asked.append((on, self._clock(), due))
+            self._asked.append(_Asked(on, self._clock(), self._told_modes + len(self._asked)))
             self._ports.control("take_over", on)
             return True, ""
 
@@ -218,9 +228,9 @@ class Desk:
     def wanted(self) -> bool:
         """Whether a human has the arm, or will once control has answered what it was asked."""
         with self._lock:  # an answer may come at any time
-            while self._asked and self._clock() - self._asked[0][1] > ANSWER_S * 1e9:  # control died over it
+            while self._asked and self._clock() - self._asked[0].at_ns > ANSWER_S * 1e9:  # control died over it
                 self._asked.popleft()
-            return self._asked[-1][0] if self._asked else self.correcting
+            return self._asked[-1].on if self._asked else self.correcting
 
     @property
     def driving(self) -> bool:
@@ -285,17 +295,17 @@ class Desk:
     def answered(self, name: str, granted: bool, why: str) -> None:
         """What control said to a request; a mode that it has told since is newer than its answer."""
         with self._lock:
-            on, _, due = self._asked.popleft() if name == "take_over" and self._asked else (None, 0, 0)
+            asked = self._asked.popleft() if name == "take_over" and self._asked else None
             if granted:
-                if on is not None and self._told_modes <= due and self._mode is not Mode.STOPPED:
-                    self._enter(Mode.CORRECTING if on else Mode.AUTONOMOUS)
-                elif on and not self.wanted:  # granted, and over already: somebody stopped it just then
+                if asked and self._told_modes <= asked.before and self._mode is not Mode.STOPPED:
+                    self._enter(Mode.CORRECTING if asked.on else Mode.AUTONOMOUS)
+                elif asked and asked.on and not self.wanted:  # granted, and over already: somebody stopped it just then
                     self._lease.release()
                 return
             self.say(f"{name}: {why}", 1)
             if name == "take_over" and not self.correcting:
                 self._lease.release()
-            elif on:  # somebody else drives, or did just now: whoever asked does not
+            elif asked and asked.on:  # somebody else drives, or did just now: whoever asked does not
                 self._lease.lose()
 
     def instructed(self, text: str) -> None:

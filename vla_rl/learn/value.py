@@ -17,21 +17,14 @@ from vla_rl.data.rollouts import RETURN, RolloutConfig, load_trajectories
 from vla_rl.data.sampler import ChunkSampler
 from vla_rl.data.sidecars import about_column
 from vla_rl.data.transitions import ChunkBatch, ChunkTransitions, TransitionConfig
+from vla_rl.learn.algorithms import ALGORITHMS
 from vla_rl.learn.bc import newest
-from vla_rl.learn.calql import CQL, CalQL
 from vla_rl.learn.checkpoint import resolve
 from vla_rl.learn.critic_config import CriticRunConfig
+from vla_rl.learn.critic_shape import allowed_support, critic_config
 from vla_rl.learn.critics import CriticAlgorithm, Needs
-from vla_rl.learn.expo import Expo
 from vla_rl.learn.feed import step_seed
-from vla_rl.learn.hil_serl import HilSerl
-from vla_rl.learn.idql import IDQL
-from vla_rl.learn.iql import IQL
-from vla_rl.learn.monte_carlo import MonteCarlo
-from vla_rl.learn.pvp import PVP
-from vla_rl.learn.qc import QC
 from vla_rl.learn.ranks import rank_correlation
-from vla_rl.learn.rebrac import TD3BC, ReBRAC
 from vla_rl.learn.report import counter
 from vla_rl.learn.run import check_out
 from vla_rl.learn.shares import HOLDOUT, held_out, sampling_weights
@@ -46,21 +39,7 @@ from vla_rl.value.critic import ChunkCritic
 from vla_rl.value.heads import Histogram
 from vla_rl.value.inputs import critic_stats
 from vla_rl.value.state_value import StateValue
-from vla_rl.value.support import Support
 
-ALGORITHMS: dict[str, type[CriticAlgorithm]] = {
-    "monte_carlo": MonteCarlo,
-    "iql": IQL,
-    "idql": IDQL,
-    "cql": CQL,
-    "calql": CalQL,
-    "qc": QC,
-    "td3bc": TD3BC,
-    "rebrac": ReBRAC,
-    "hil_serl": HilSerl,
-    "pvp": PVP,
-    "expo": Expo,
-}
 STATS_ROWS, SCORE_ROWS = 20_000, 4096
 
 
@@ -354,73 +333,3 @@ def require_columns(kind: type[CriticAlgorithm], name: str, batch: ChunkBatch) -
             f"{name} needs chunks of the policy at {kind.needs_candidates} observations and the data has none; "
             "record them with `vla-rl collect --candidates 8`"
         )
-
-
-def critic_config(
-    config: CriticRunConfig, sample: ChunkBatch, data: ChunkTransitions, relative: tuple[bool, ...]
-) -> CriticConfig:
-    """The shape of the critic for a run and its data."""
-    support = value_support(config, data)
-    window, action_dim = sample.chunk.shape[1:]
-    return CriticConfig(
-        feature_dim=sample.features.shape[1],
-        state_dim=sample.state.shape[1],
-        action_dim=action_dim,
-        window=window,
-        low=support.low,
-        high=support.high,
-        bins=config.bins,
-        head=config.head,
-        ensemble=config.ensemble,
-        gamma=config.gamma,
-        chunk_encoder=config.chunk_encoder,
-        width=config.width,
-        depth=config.depth,
-        relative=relative,
-        encoder=config.encoder,
-        layer=config.layer,
-    )
-
-
-def _same_discount(config: CriticRunConfig) -> bool:
-    """Whether the returns on record have the run's own discount; those that do not say are believed to."""
-    made = [about_column(Path(root), RETURN, config.reward).get("gamma") for root in config.data if config.reward]
-    return all(gamma is None or gamma == config.gamma for gamma in made)
-
-
-def allowed_support(config: CriticRunConfig, data: ChunkTransitions) -> Support:
-    """Where values can lie by rewards and discount alone.
-
-    Raises:
-        ValueError: they allow one return only.
-    """
-    rewards = np.concatenate([each.reward[~each.done] for each in data.sets])
-    final = np.concatenate([each.reward[each.done] for each in data.sets] + [np.zeros(1, np.float32)])
-    horizon = max(int(np.diff(each.starts).max()) for each in data.sets)
-    low, high = (float(f(rewards, initial=0.0)) for f in (np.min, np.max))
-    ends = (float(final.min()), float(final.max()))
-    limit = None if config.gamma < 1 else horizon
-    return Support.from_reward(low, high, config.gamma, limit, final=ends, bins=config.bins)
-
-
-def value_support(config: CriticRunConfig, data: ChunkTransitions) -> Support:
-    """Where values can lie: what rewards and discount allow, no further than returns were seen, half a range more.
-
-    Dense rewards allow far more than any episode earns, and the bins would be wasted on it. Returns of another discount
-    than the run's say nothing of its values, and ends that are both given ask nobody.
-    """
-    if config.low is not None and config.high is not None:
-        return Support(config.low, config.high, config.bins)
-    if (limits := ALGORITHMS[config.algo].limits) is not None:
-        ends = (limits[0] if config.low is None else config.low, limits[1] if config.high is None else config.high)
-        return Support(*ends, config.bins)
-    support = allowed_support(config, data)
-    low, high = support.low, support.high
-    if all(each.mc_return is not None for each in data.sets) and _same_discount(config):
-        returns = np.concatenate([each.mc_return for each in data.sets if each.mc_return is not None])
-        spare = max(0.5 * float(np.ptp(returns)), 1e-3)
-        seen = Support.around(float(returns.min()) - spare, float(returns.max()) + spare, config.bins)
-        low, high = max(low, seen.low), min(high, seen.high)
-    low = low if config.low is None else config.low
-    high = high if config.high is None else config.high
-    return Support(low, high, config.bins)

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from vla_rl.data.dataset import fingerprint_of, open_dataset
 from vla_rl.data.sidecars import CandidateTable, read_candidates
 from vla_rl.data.transitions import ChunkTransitions
+from vla_rl.learn.algorithms import ALGORITHMS
 from vla_rl.learn.critic_config import CriticRunConfig
 from vla_rl.learn.shares import held_out
-from vla_rl.learn.value import ALGORITHMS, load_source
+from vla_rl.learn.value import load_source
 from vla_rl.policy.folder import choose_device
 from vla_rl.reward.returns import monte_carlo
 from vla_rl.rollout.critic_figures import Held, figures, values_of
